@@ -1,0 +1,329 @@
+"""The suite: what a run measures, on which checkpoints, with which choices. Read from TOML.
+
+Every choice that a number depends on stands here, with its default, and is written, resolved, to the
+run directory. An unknown key is an error that names the nearest ones.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from autointerp.errors import SuiteError
+
+__all__ = [
+    "CheckpointSection",
+    "CorpusSection",
+    "CurvePoint",
+    "EstimateSection",
+    "MetricSection",
+    "NullSection",
+    "RuntimeSection",
+    "SubjectSection",
+    "Suite",
+    "load_suite",
+    "suite_from_mapping",
+    "suite_toml",
+]
+
+FAMILIES = ("reconstruction", "downstream")
+_WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors", ".npz")
+_SCHEMES = ("demo:", "hf:")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class SubjectSection(_Section):
+    """The language model under study."""
+
+    model: str
+    """A local folder (relative to the suite file), a hub name, or `demo` for the embedded one."""
+    revision: str | None = None
+    """Of a hub model: pins it."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the subject computes in. Statistics are always accumulated in float64."""
+    device: str = "auto"
+    """`auto` takes a GPU if there is one."""
+
+
+class CorpusSection(_Section):
+    """The text that everything is measured on."""
+
+    kind: Literal["stdlib", "text", "jsonl", "parquet", "datasets"] = "stdlib"
+    """`stdlib` is the running interpreter's own library source, always there."""
+    path: str | None = None
+    """File or folder (relative to the suite file); for `datasets` the data set's name."""
+    text_field: str = "text"
+    """Which field or column holds the text."""
+    config: str | None = None
+    """Of a `datasets` data set."""
+    split: str = "train"
+    """Of a `datasets` data set."""
+    revision: str | None = None
+    """Of a `datasets` data set: pins it."""
+    context_length: int = Field(default=64, ge=2)
+    """Tokens in a context, BOS included. The paper uses 64 everywhere (section 2.1)."""
+    prepend_bos: bool = True
+    """Whether every context begins with the tokenizer's BOS (or EOS) token."""
+    packing: Literal["document", "packed"] = "document"
+    """`document`: a context holds one document's text; `packed`: documents are joined by EOS."""
+    drop_remainder: bool = False
+    """Whether a document's last, shorter context is dropped; else it is padded."""
+    max_contexts_per_document: int | None = Field(default=None, ge=1)
+    """Keeps a few huge documents from dominating, and the intervals over documents from being wide."""
+    chat_template: bool = False
+    """Whether each document is wrapped as one user turn by the tokenizer's chat template."""
+    evaluation_tokens: int = Field(default=200_000, ge=1)
+    """How many tokens are evaluated, at most."""
+    calibration_tokens: int = Field(default=20_000, ge=1)
+    """How many tokens the mean vector and the null's scale are taken from, at most."""
+    calibration_fraction: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the documents, chosen by their hash, that only calibrate and are never evaluated."""
+
+    @model_validator(mode="after")
+    def _needs_path(self) -> "CorpusSection":
+        if self.kind != "stdlib" and self.path is None:
+            raise ValueError(f"kind = {self.kind!r} needs a path")
+        return self
+
+
+class CheckpointSection(_Section):
+    """One autoencoder to be measured."""
+
+    path: str
+    """File or folder, relative to the suite file."""
+    name: str | None = None
+    """What the report calls it; default: the path's last part."""
+    site: str | None = None
+    """Where it attaches, e.g. `blocks.8.hook_resid_post`; default: what the checkpoint says."""
+
+
+class NullSection(_Section):
+    """Controls that go through the same pipeline."""
+
+    random_dictionaries: int = Field(default=1, ge=0)
+    """How many random dictionaries per site, shaped like the widest, densest TopK checkpoint there."""
+
+
+class CurvePoint(_Section):
+    """One member of the subject's family: what it cost to train and how well it predicts."""
+
+    flops: float = Field(gt=0)
+    loss_nats: float = Field(gt=0)
+
+
+class MetricSection(_Section):
+    """What is measured."""
+
+    families: tuple[Literal["reconstruction", "downstream"], ...] = FAMILIES
+    compute_curve: tuple[CurvePoint, ...] = ()
+    """Training FLOPs and held-out loss of the subject's family, the subject itself the largest. Without it
+    the compute-equivalent fraction is undefined. The embedded subject brings its own."""
+    compute_curve_tolerance_nats: float = Field(default=0.15, gt=0)
+    """How far the subject's loss on this text may lie from the curve's before the curve is refused."""
+
+
+class EstimateSection(_Section):
+    """How observations become estimates."""
+
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+    """Coverage of the intervals."""
+    resamples: int = Field(default=2000, ge=100)
+    """Bootstrap resamples of documents."""
+
+
+class RuntimeSection(_Section):
+    """What changes how long a run takes and how much memory it needs, not what it finds."""
+
+    batch_tokens: int = Field(default=2048, ge=1)
+    """Tokens (with padding) in one forward pass."""
+    chunk_tokens: int = Field(default=16_384, ge=1)
+    """Tokens between two savings; a killed run loses at most these."""
+
+
+class Suite(_Section):
+    """A whole run."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
+    seed: int = Field(default=0, ge=0)
+    site: str | None = None
+    """Where checkpoints attach that do not say it themselves."""
+    subject: SubjectSection
+    corpus: CorpusSection = CorpusSection()
+    checkpoints: tuple[CheckpointSection, ...] = ()
+    nulls: NullSection = NullSection()
+    metrics: MetricSection = MetricSection()
+    estimates: EstimateSection = EstimateSection()
+    runtime: RuntimeSection = RuntimeSection()
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _names_differ(cls, checkpoints: tuple[CheckpointSection, ...]) -> tuple[CheckpointSection, ...]:
+        names = [checkpoint_name(entry) for entry in checkpoints]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two checkpoints are called {twice[0]!r}; give one a `name`")
+        return checkpoints
+
+
+def checkpoint_name(entry: CheckpointSection) -> str:
+    """The name that the report uses: the one given, else the path's last part, less a weight suffix."""
+    last = Path(entry.path.rpartition(":")[2]).name
+    return entry.name or last.removesuffix(Path(last).suffix if last.endswith(_WEIGHT_SUFFIXES) else "")
+
+
+def load_suite(path: Path, *, overrides: Sequence[str] = (), checkpoints: Sequence[str] = ()) -> Suite:
+    """The suite in a TOML file, its relative paths made absolute.
+
+    Args:
+        path: the file.
+        overrides: `section.key=value` settings, values in TOML's notation (bare words are strings).
+        checkpoints: paths of further checkpoints, relative to the working directory.
+
+    Raises:
+        SuiteError: unreadable, no TOML, or not a valid suite; one line says which key and what to do.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SuiteError("no such suite file", where=path, remedy="give the path of a TOML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SuiteError(f"cannot be read ({error})", where=path) from None
+    except tomllib.TOMLDecodeError as error:
+        raise SuiteError(f"is no TOML: {error}", where=path) from None
+    for override in overrides:
+        _apply_override(content, override)
+    suite = suite_from_mapping(content, folder=path.resolve().parent, where=str(path))
+    added = tuple(_named(CheckpointSection(path=_absolute(extra, Path.cwd()))) for extra in checkpoints)
+    return _validated(suite.model_dump() | {"checkpoints": suite.checkpoints + added}, where=str(path))
+
+
+def suite_from_mapping(content: Mapping[str, Any], *, folder: Path, where: str = "suite") -> Suite:
+    """A validated suite; relative paths are taken from `folder`.
+
+    Raises:
+        SuiteError: one line that says which key is wrong and what to do.
+    """
+    suite = _validated(content, where=where)
+    corpus = suite.corpus
+    if corpus.path is not None and corpus.kind != "datasets":
+        corpus = corpus.model_copy(update={"path": _absolute(corpus.path, folder)})
+    checkpoints = tuple(
+        _named(entry.model_copy(update={"path": _absolute(entry.path, folder)}))
+        for entry in suite.checkpoints
+    )
+    model = suite.subject.model
+    if model.startswith(".") or (folder / model).is_dir():
+        model = _absolute(model, folder)
+    subject = suite.subject.model_copy(update={"model": model})
+    return suite.model_copy(update={"corpus": corpus, "checkpoints": checkpoints, "subject": subject})
+
+
+def _named(entry: CheckpointSection) -> CheckpointSection:
+    return entry.model_copy(update={"name": checkpoint_name(entry)})
+
+
+def suite_toml(suite: Suite) -> str:
+    """The suite as TOML, defaults included: what the run directory keeps."""
+    content = suite.model_dump(exclude_none=True)
+    tables = {key: value for key, value in content.items() if isinstance(value, dict)}
+    lists = {key: value for key, value in content.items() if _is_list_of_tables(value)}
+    lines = _pairs({key: value for key, value in content.items() if key not in tables and key not in lists})
+    for key, table in tables.items():
+        nested = {inner: value for inner, value in table.items() if _is_list_of_tables(value)}
+        lines += ["", f"[{key}]", *_pairs({k: v for k, v in table.items() if k not in nested})]
+        for inner, rows in nested.items():
+            lines += [line for row in rows for line in ("", f"[[{key}.{inner}]]", *_pairs(row))]
+    for key, rows in lists.items():
+        lines += [line for row in rows for line in ("", f"[[{key}]]", *_pairs(row))]
+    return "\n".join(lines) + "\n"
+
+
+def _is_list_of_tables(value: object) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], dict)
+
+
+def _pairs(table: Mapping[str, Any]) -> list[str]:
+    return [f"{key} = {_toml_value(value)}" for key, value in table.items()]
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _toml_string(value)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    return repr(value)
+
+
+def _toml_string(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
+
+
+def _absolute(path: str, folder: Path) -> str:
+    return path if path.startswith(_SCHEMES) else str((folder / Path(path).expanduser()).resolve())
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    *sections, last = key.strip().split(".")
+    if not equals or not last:
+        raise SuiteError(f"--set {override!r} is no section.key=value", remedy="e.g. corpus.kind=text")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    table = content
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise SuiteError(f"--set {override!r}: {section!r} is no section")
+    table[last] = value
+
+
+def _validated(content: Mapping[str, Any], *, where: str) -> Suite:
+    try:
+        return Suite.model_validate(content)
+    except ValidationError as error:
+        raise SuiteError(_first_fault(error), where=where, remedy=_more(error)) from None
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    place = ".".join(str(part) for part in fault["loc"]) or "suite"
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key `{place}`{_nearest(fault['loc'])}"
+    return f"`{place}`: {fault['msg'].removeprefix('Value error, ')}"
+
+
+def _more(error: ValidationError) -> str:
+    further = error.error_count() - 1
+    return f"and {further} more such fault(s)" if further else "see `autointerp schema --suite`"
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    fields = _fields_at(location[:-1])
+    close = difflib.get_close_matches(str(location[-1]), fields, n=3, cutoff=0.5)
+    return f", nearest: {', '.join(close)}" if close else f", there are: {', '.join(fields)}"
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Suite
+    for part in location:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _section_of(model.model_fields[part].annotation) or model
+    return list(model.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = [_section_of(inner) for inner in getattr(annotation, "__args__", ())]
+    return next((section for section in found if section), None)
