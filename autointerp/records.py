@@ -90,14 +90,14 @@ def observation_frame(**given: Any) -> pl.DataFrame:
         values["unit"] = [values["unit"]]
     units = pl.Series("unit", values.pop("unit"), dtype=pl.String)
     columns = [_column(name, value, OBSERVATION_SCHEMA[name]) for name, value in values.items()]
-    frame = units.to_frame().with_columns(columns).select(OBSERVATION_SCHEMA)
+    frame = units.to_frame().with_columns(columns).select(list(OBSERVATION_SCHEMA))
     numbers = frame.filter(pl.col("status") == "measured").select("numerator", "denominator")
     if not numbers.select(pl.all().is_finite().fill_null(value=False)).to_numpy().all():
         raise ValueError("observations: a measured row has no finite numerator and denominator")
     return frame
 
 
-def _column(name: str, value: Any, dtype: Any) -> Any:
+def _column(name: str, value: Any, dtype: Any) -> Any:  # an expression, or a series
     return (
         pl.lit(value, dtype=dtype).alias(name) if _is_scalar(value) else pl.Series(name, value, dtype=dtype)
     )
