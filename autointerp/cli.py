@@ -1,0 +1,244 @@
+"""The command line: one short function a verb. The only module that prints or exits."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from autointerp.errors import AutointerpError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Evaluates sparse autoencoders trained on language models: one comparative report, every number "
+    "with its interval and beside a null.\n\nExit codes: 0 done · 2 bad input · 4 a metric failed (the "
+    "report says which) · 130 interrupted (run it again to go on).",
+)
+
+OutOption = Annotated[Path | None, typer.Option("--out", help="Run directory; running again on it resumes.")]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ...; default: the suite's.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override: section.key=value (e.g. corpus.evaluation_tokens=50000)."),
+]
+CheckpointOption = Annotated[
+    list[str] | None,
+    typer.Option("--checkpoint", help="A further checkpoint, beside the suite's. Repeatable."),
+]
+
+
+@app.command()
+def demo(out: OutOption = Path("reports/demo"), overrides: SetOption = None) -> None:
+    """Evaluate the embedded checkpoints on the standard library: no network, no key, no GPU."""
+    from autointerp.bundled import bundled_path
+
+    _evaluate(bundled_path("suites", "demo.toml"), out, overrides=overrides)
+
+
+@app.command()
+def evaluate(
+    suite: Annotated[
+        Path, typer.Argument(help="A suite in TOML; `autointerp schema --suite` says what it may hold.")
+    ],
+    out: OutOption = None,
+    checkpoint: CheckpointOption = None,
+    device: DeviceOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Evaluate a suite's checkpoints and write report.html and report.json.
+
+    A killed run goes on where it was when it is started again with the same --out.
+    """
+    settings = [*(overrides or []), *([f"subject.device={device}"] if device else [])]
+    _evaluate(suite, out, overrides=settings, checkpoints=checkpoint)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run directory, or its report.json.")],
+    form: Annotated[
+        Literal["html", "json", "md", "csv"], typer.Option("--format", help="What to write.")
+    ] = "html",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where to; default: beside the run's report.")
+    ] = None,
+) -> None:
+    """Write a finished run's report again, in any format; nothing is recomputed."""
+    from autointerp.reporting.rewrite import rewrite_report
+
+    _say(str(rewrite_report(run, form=form, out=out)))
+
+
+@app.command()
+def inspect(path: Annotated[Path, typer.Argument(help="A checkpoint: file or folder.")]) -> None:
+    """Show what a checkpoint is: format, architecture, shapes, site, norms, what is missing."""
+    from autointerp.checkpoints.inspect import inspection
+
+    _print_pairs(inspection(path))
+
+
+@app.command()
+def train(
+    subject: Annotated[str, typer.Option("--subject", help="Folder or hub name of the language model.")],
+    site: Annotated[str, typer.Option("--site", help="e.g. blocks.8.hook_resid_post.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the checkpoint goes; running again resumes.")],
+    corpus: Annotated[str, typer.Option("--corpus", help="Text: a file, a folder, or `stdlib`.")] = "stdlib",
+    kind: Annotated[
+        Literal["stdlib", "text", "jsonl", "parquet", "datasets", "auto"],
+        typer.Option("--corpus-kind", help="`auto` goes by the name."),
+    ] = "auto",
+    architecture: Annotated[Literal["topk", "multi_topk", "relu"], typer.Option("--architecture")] = "topk",
+    latents: Annotated[int, typer.Option("--latents", help="Number of latents.", min=2)] = 1024,
+    k: Annotated[int, typer.Option("--k", help="Active latents a token (TopK).", min=1)] = 32,
+    l1: Annotated[float, typer.Option("--l1", help="L1 coefficient (ReLU).", min=0)] = 5e-3,
+    tokens: Annotated[int, typer.Option("--tokens", help="Training tokens.", min=1)] = 2_000_000,
+    context_length: Annotated[int, typer.Option("--context-length", min=2)] = 64,
+    form: Annotated[
+        Literal["openai", "saelens", "sparsify", "dictionary_learning"],
+        typer.Option("--format", help="On-disk format."),
+    ] = "saelens",
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    device: Annotated[str, typer.Option("--device")] = "auto",
+) -> None:
+    """Train a sparse autoencoder by the recipe of Gao et al. (2024): what the demo's were made with."""
+    from autointerp.training.command import train_checkpoint
+
+    with _progress() as progress:
+        record = train_checkpoint(
+            subject=subject,
+            site=site,
+            out=out,
+            corpus=corpus,
+            kind=kind,
+            architecture=architecture,
+            latent_count=latents,
+            k=k,
+            l1_coefficient=l1,
+            token_count=tokens,
+            context_length=context_length,
+            form=form,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
+    _print_pairs(record)
+
+
+@app.command()
+def schema(
+    suite: Annotated[
+        bool, typer.Option("--suite", help="The suite's schema instead of report.json's.")
+    ] = False,
+) -> None:
+    """Print the JSON schema of report.json (or of a suite)."""
+    if suite:
+        import json
+
+        from autointerp.config import Suite
+
+        _say(json.dumps(Suite.model_json_schema(), indent=2))
+        return
+    from autointerp.reporting.json_file import schema_json
+
+    _say(schema_json())
+
+
+def main() -> None:
+    """Run the command line; every failure is one line on standard error and its exit code."""
+    try:
+        app()
+    except AutointerpError as error:
+        _errors().print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+
+
+def _evaluate(
+    suite_path: Path,
+    out: Path | None,
+    *,
+    overrides: list[str] | None = None,
+    checkpoints: list[str] | None = None,
+) -> None:
+    from autointerp.config import load_suite
+
+    suite = load_suite(suite_path, overrides=overrides or [], checkpoints=checkpoints or [])
+    from autointerp.evaluation import default_run_directory, evaluate
+    from autointerp.reporting.terminal import failure_lines, summary_table
+
+    directory = out or default_run_directory(suite)
+    with _progress() as progress:
+        report = evaluate(suite, out=directory, progress=progress)
+    console = Console()
+    console.print(summary_table(report))
+    for line in failure_lines(report):
+        console.print(line, style="red", markup=False)
+    _say(f"{directory / 'report.html'}\n{directory / 'report.json'}")
+    if report.failures:
+        raise typer.Exit(4)
+
+
+class _Bars:
+    """Draws a progress bar with rate and time left for every step."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+
+    @contextmanager
+    def step(self, name: str, *, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
+        """Show one step until the block ends."""
+        task = self._bars.add_task(name, total=total, unit=unit)
+        yield lambda amount: self._bars.advance(task, amount)
+        self._bars.update(task, total=self._bars.tasks[task].completed)
+
+
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def render(self, task: Task) -> Text:
+        """Blank until there is a rate."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="dim")
+
+
+@contextmanager
+def _progress() -> Iterator[_Bars]:
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TaskProgressColumn(), _Rate())
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=_errors()) as bars:
+        yield _Bars(bars)
+
+
+def _print_pairs(pairs: Mapping[str, object]) -> None:
+    table = Table(show_header=False, box=None)
+    for key, value in pairs.items():
+        table.add_row(Text(key, style="bold"), Text(str(value)))
+    Console().print(table)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _errors() -> Console:
+    return Console(stderr=True)
