@@ -296,7 +296,8 @@ def _validated(content: Mapping[str, Any], *, where: str) -> Suite:
 
 
 def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
+    # A misspelt key explains the others (a field missing), so it comes first.
+    fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     place = ".".join(str(part) for part in fault["loc"]) or "suite"
     if fault["type"] == "extra_forbidden":
         return f"unknown key `{place}`{_nearest(fault['loc'])}"

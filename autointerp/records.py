@@ -1,7 +1,8 @@
 """What travels between the steps: observations, outcomes and summaries. Knows neither torch nor files.
 
 Axis words used in shape annotations everywhere in the package (a closed list):
-document, token, latent, d_model, vocabulary, context_token, probe_example, batch, position.
+document, token, latent, d_model, vocabulary, context_token, probe_example, batch, position; and in the
+statistics of observations row, cluster, group, example, sum, column, resample, level, point, draw.
 """
 
 import json

@@ -1,0 +1,175 @@
+"""A path -> a SparseAutoencoder: asks every format whether it recognises what lies there.
+
+To add a format: one module in `formats/` with the members of `CheckpointFormat`, and its name in `FORMATS`.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from autointerp.checkpoints.formats import dictionary_learning, openai, saelens, sparsify
+from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
+from autointerp.checkpoints.stored_values import is_torch_file, read_torch_file
+from autointerp.errors import CheckpointError
+
+__all__ = [
+    "FORMATS",
+    "CheckpointFormat",
+    "LoadedCheckpoint",
+    "load_checkpoint",
+    "read_checkpoint",
+    "write_checkpoint",
+]
+
+
+class CheckpointFormat(Protocol):
+    """What a module in `formats/` provides."""
+
+    NAME: str
+    """How the suite, the report and `write_checkpoint` call it."""
+    LAYOUT: str
+    """What it looks like on disk, for people."""
+
+    def recognises(self, path: Path) -> bool:
+        """Is this one of ours? By content, cheap, and true for a damaged one, so that `read` can say what is wrong."""
+        ...
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """The files that make up the checkpoint."""
+        ...
+
+    def read(self, path: Path) -> tuple[SparseAutoencoder, tuple[str, ...]]:
+        """The dictionary in float32, and the names of what the checkpoint does not say."""
+        ...
+
+    def write(self, sae: SparseAutoencoder, path: Path, *, dtype: torch.dtype = torch.float32) -> None:
+        """Store it, or raise a CheckpointError when the format cannot hold it."""
+        ...
+
+
+FORMATS: tuple[CheckpointFormat, ...] = (openai, saelens, sparsify, dictionary_learning)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedCheckpoint:
+    """A dictionary with what is known of the files it came from."""
+
+    sae: SparseAutoencoder
+    path: Path
+    sha256: str
+    """Over the contents: of the file, or of the folder's own files as (relative name, length, bytes), sorted."""
+    format: str
+    missing: tuple[str, ...]
+    """What the checkpoint does not say: `site`, `subject`, ..."""
+
+    @property
+    def architecture(self) -> str:
+        """`topk(k=32)`, `relu`, `jumprelu`."""
+        return self.sae.activation.describe()
+
+    @property
+    def normalization(self) -> str:
+        """`none` or `layer_norm`."""
+        return self.sae.normalization.describe()
+
+
+def load_checkpoint(
+    path: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> SparseAutoencoder:
+    """The dictionary that lies at `path`, whatever format it is in; see `read_checkpoint`."""
+    return read_checkpoint(path, dtype=dtype, device=device).sae
+
+
+def read_checkpoint(
+    path: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> LoadedCheckpoint:
+    """The dictionary at `path` with its format, content hash and what it does not say.
+
+    Raises:
+        CheckpointError: nothing is there, no format or more than one recognises it, or it is damaged, unsafe,
+            or a variant that cannot be loaded exactly.
+    """
+    path = Path(path)
+    try:
+        chosen = _recognised_format(path)
+        sae, missing = chosen.read(path)
+        sha256 = _sha256(path, chosen.files(path))
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot be read ({error.strerror or error})", where=error.filename or path
+        ) from error
+    except CheckpointError as error:
+        raise (
+            error if error.where else CheckpointError(error.what, where=path, remedy=error.remedy)
+        ) from error
+    return LoadedCheckpoint(sae.to(device, dtype), path, sha256, chosen.NAME, missing)
+
+
+def write_checkpoint(
+    sae: SparseAutoencoder, path: str | Path, *, format: str, dtype: torch.dtype = torch.float32
+) -> None:
+    """Store a dictionary in the format called `format`, its weights rounded to `dtype`.
+
+    Raises:
+        CheckpointError: there is no such format, it cannot hold this dictionary, or the path cannot be written.
+    """
+    chosen = next((candidate for candidate in FORMATS if format == candidate.NAME), None)
+    if chosen is None:
+        names = ", ".join(candidate.NAME for candidate in FORMATS)
+        raise CheckpointError(f"no format is called {format!r}", where=path, remedy=f"known are {names}")
+    try:
+        chosen.write(replace(sae.to("cpu", torch.float32)), Path(path), dtype=dtype)
+    except OSError as error:
+        raise CheckpointError(f"cannot be written ({error.strerror or error})", where=path) from error
+    except CheckpointError as error:
+        raise (
+            error if error.where else CheckpointError(error.what, where=path, remedy=error.remedy)
+        ) from error
+
+
+def _recognised_format(path: Path) -> CheckpointFormat:
+    path.stat()  # says whether it is absent, forbidden, or a circle of links
+    recognised = [candidate for candidate in FORMATS if candidate.recognises(path)]
+    if len(recognised) == 1:
+        return recognised[0]
+    if recognised:
+        names = " and ".join(candidate.NAME for candidate in recognised)
+        raise CheckpointError(
+            f"looks like more than one format: {names}",
+            where=path,
+            remedy="keep each checkpoint in its own folder",
+        )
+    known = "; ".join(f"{candidate.NAME}: {candidate.LAYOUT}" for candidate in FORMATS)
+    raise CheckpointError(
+        f"no known checkpoint format, seen: {_seen(path)}", where=path, remedy=f"known are {known}"
+    )
+
+
+def _seen(path: Path) -> str:
+    if path.is_dir():
+        names = sorted(entry.name for entry in path.iterdir())
+        return f"a folder with {_first(names)}" if names else "an empty folder"
+    if is_torch_file(path):
+        content = read_torch_file(path, mapped=True)
+        keys = f" with {_first(sorted(map(str, content)))}" if isinstance(content, dict) else ""
+        return f"a torch file of a {type(content).__name__}{keys}"
+    return f"a file of {path.stat().st_size} bytes"
+
+
+def _first(names: list[str], *, shown: int = 12) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def _sha256(path: Path, files: tuple[Path, ...]) -> str:
+    if files == (path,):
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for part in sorted(files):
+        with part.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{part.relative_to(path).as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()

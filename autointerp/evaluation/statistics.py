@@ -1,0 +1,106 @@
+"""Observations -> the EvaluationReport: estimates, paired comparisons, facts about the run."""
+
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+import torch
+
+from autointerp.config import Suite
+from autointerp.estimates import compare_all, estimate_all
+from autointerp.evaluation.inputs import Measurable, context_options
+from autointerp.evaluation.steps import Findings, Work
+from autointerp.metrics.catalogue import definitions
+from autointerp.metrics.compute_equivalent import clean_loss, with_curve
+from autointerp.provenance import provenance
+from autointerp.records import EvaluationReport, MetricDefinition
+from autointerp.sampling.activation_pass import CLEAN_LOSS, SUBJECT, PassCost, read_tokens
+from autointerp.sampling.contexts import describe_contexts
+from autointerp.sampling.readings import SiteCalibration
+from autointerp.subject.subject_model import SubjectModel
+
+__all__ = ["report_of"]
+
+
+def report_of(work: Work, findings: Findings) -> EvaluationReport:
+    """Estimates of every metric of every dictionary, paired comparisons, and what the run was."""
+    suite, observations = work.suite, findings.observations
+    names = [entry.summary.name for entry in findings.measurables]
+    metrics = _definitions(suite, observations)
+    of_subject = [metric for metric in metrics if metric.name == CLEAN_LOSS]
+    of_dictionaries = [metric for metric in metrics if metric.name != CLEAN_LOSS]
+    options = {"level": suite.estimates.level, "resamples": suite.estimates.resamples, "seed": suite.seed}
+    with work.clock.step("estimates"):
+        results = [
+            *estimate_all(observations, of_subject, checkpoints=[SUBJECT], **options),
+            *estimate_all(observations, of_dictionaries, checkpoints=names, **options),
+        ]
+        comparisons = compare_all(observations, of_dictionaries, _pairs(findings.measurables), **options)
+    return EvaluationReport(
+        suite=suite.model_dump(mode="json", exclude_none=True),
+        subject=work.subject.describe(),
+        corpus=_corpus_facts(work, findings.calibration),
+        checkpoints=[entry.summary for entry in findings.measurables],
+        definitions=metrics,
+        results=results,
+        comparisons=comparisons,
+        cost=_cost(work, findings.cost),
+        provenance=provenance(seed=suite.seed, accelerator=_accelerator(work.subject)),
+    )
+
+
+def _cost(work: Work, cost: PassCost) -> dict[str, Any]:
+    return {
+        "seconds": dict(work.clock.seconds),
+        "evaluated_token_count": cost.token_count,
+        "resumed_chunk_count": cost.resumed_chunk_count,
+        "chunk_count": cost.chunk_count,
+        "peak_memory_bytes": _peak_memory_bytes(),
+    }
+
+
+def _definitions(suite: Suite, observations: pl.DataFrame) -> list[MetricDefinition]:
+    points = [(point.flops, point.loss_nats) for point in suite.metrics.compute_curve]
+    tolerance = suite.metrics.compute_curve_tolerance_nats
+    loss = clean_loss(observations)
+    return [
+        with_curve(metric, points, clean_ce_nats=loss, tolerance_nats=tolerance)
+        if metric.functional == "compute_equivalent_fraction"
+        else metric
+        for metric in definitions(suite.metrics.families)
+    ]
+
+
+def _pairs(measurables: Sequence[Measurable]) -> list[tuple[str, str]]:
+    """Every two dictionaries of one site: the later minus the earlier, and all minus the nulls."""
+    nulls_first = sorted(measurables, key=lambda entry: entry.summary.role != "null")
+    return [
+        (later.summary.name, earlier.summary.name)
+        for index, later in enumerate(nulls_first)
+        for earlier in nulls_first[:index]
+        if later.summary.site == earlier.summary.site
+    ]
+
+
+def _corpus_facts(work: Work, calibration: Mapping[str, SiteCalibration]) -> dict[str, Any]:
+    describe = getattr(work.corpus, "describe", dict)
+    documents = read_tokens(work.store)
+    return {
+        **describe(),
+        "contexts": describe_contexts(context_options(work.suite.corpus), work.subject.tokenizer),
+        "evaluated_document_count": documents.height,
+        "evaluated_text_token_count": int(documents["token_count"].sum()),
+        "calibration_token_count": {site: found.token_count for site, found in calibration.items()},
+    }
+
+
+def _accelerator(subject: SubjectModel) -> str | None:
+    return torch.cuda.get_device_name(subject.device) if subject.device.type == "cuda" else None
+
+
+def _peak_memory_bytes() -> int:
+    """Of this process so far; Linux counts in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,1 @@
+"""Metrics of an autoencoder, one file each, and the one catalogue of them."""

@@ -1,0 +1,1 @@
+"""What a run found -> report.html, report.json, Markdown, CSV and the terminal."""

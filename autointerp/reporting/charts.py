@@ -1,0 +1,300 @@
+"""Charts as data -> Vega-Lite specifications, and these -> pictures.
+
+Colours are CSS variables (`var(--series-1)`), so that one specification is readable on light and dark pages
+and on paper; `chart_svg` and `chart_png`, which know no page, put the light theme's colours in their place.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from autointerp.reporting.chart_data import alternative
+from autointerp.reporting.parts import (
+    Axis,
+    Chart,
+    HistogramChart,
+    HistogramPanel,
+    LineChart,
+    ScatterChart,
+)
+
+__all__ = ["LIGHT_COLORS", "chart_png", "chart_svg", "log_ticks", "vega_lite_specs"]
+
+SERIES_COUNT = 8
+LIGHT_COLORS = {
+    "--paper": "#ffffff",
+    "--ink": "#1b1f24",
+    "--ink-2": "#59626d",
+    "--line": "#dfe3e8",
+    "--null": "#8a939e",
+    "--series-1": "#2563c9",
+    "--series-2": "#c2410c",
+    "--series-3": "#0f8a6a",
+    "--series-4": "#8b3fc1",
+    "--series-5": "#a87a00",
+    "--series-6": "#c2256b",
+    "--series-7": "#0b87b0",
+    "--series-8": "#5b6b1f",
+}
+"""The light theme, for pictures that stand outside a page; the page's style sheet holds the same values."""
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
+_MOST_LABELS = 14
+"""With more marks than this, names beside them would lie on one another."""
+_LOG_MARGIN = 1.25
+_LINEAR_MARGIN = 0.06
+_HEIGHT = 380
+_PANEL_HEIGHT = 130
+
+
+def vega_lite_specs(chart: Chart) -> list[dict[str, Any]]:
+    """Specifications to be drawn side by side: one, or for histograms one a panel, with common axes."""
+    if chart.kind == "scatter":
+        return [_finish(_scatter(chart), chart)]
+    if chart.kind == "line":
+        return [_finish(_lines(chart), chart)]
+    return [_finish(_panel(panel, chart), chart) for panel in chart.panels]
+
+
+def chart_svg(spec: dict[str, Any]) -> str:
+    """An SVG of one specification, in the light theme's colours."""
+    return vl_convert.vegalite_to_svg(_with_light_colors(spec))
+
+
+def chart_png(spec: dict[str, Any], *, scale: float = 2.0) -> bytes:
+    """A PNG of one specification, in the light theme's colours."""
+    return vl_convert.vegalite_to_png(_with_light_colors(spec), scale=scale)
+
+
+def _with_light_colors(spec: dict[str, Any]) -> dict[str, Any]:
+    text = json.dumps({**spec, "background": "#ffffff"})
+    for name, color in LIGHT_COLORS.items():
+        text = text.replace(f"var({name})", color)
+    resolved = json.loads(text)
+    if resolved.get("width") == "container":
+        resolved["width"] = 640
+    return resolved
+
+
+def _finish(chart: alt.LayerChart, source: Chart) -> dict[str, Any]:
+    """The common dress, and the text alternative."""
+    panel = source.kind == "histogram"
+    spec = chart.properties(
+        width="container", height=_PANEL_HEIGHT if panel else _HEIGHT, background="transparent"
+    ).to_dict()
+    spec["description"] = alternative(source)
+    spec["config"] = _config()
+    return spec
+
+
+def _config() -> dict[str, Any]:
+    axis = {
+        "domainColor": "var(--line)",
+        "tickColor": "var(--line)",
+        "gridColor": "var(--line)",
+        "labelColor": "var(--ink-2)",
+        "titleColor": "var(--ink-2)",
+        "titleFontWeight": 500,
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "titlePadding": 8,
+        "labelFlush": False,
+    }
+    legend = {
+        "labelColor": "var(--ink)",
+        "titleColor": "var(--ink-2)",
+        "labelFontSize": 12,
+        "orient": "top",
+        "direction": "horizontal",
+        "columns": 3,
+        "labelLimit": 260,
+        "symbolSize": 90,
+        "title": None,
+    }
+    return {"font": _FONT, "view": {"stroke": None}, "axis": axis, "legend": legend}
+
+
+def _scale(axis: Axis, bounds: Sequence[float]) -> alt.Scale:
+    """A domain a little wider than what is drawn."""
+    return alt.Scale(type=axis.scale, domain=list(_domain(axis, bounds)), nice=False)
+
+
+def _domain(axis: Axis, bounds: Sequence[float]) -> tuple[float, float]:
+    low, high = min(bounds), max(bounds)
+    if axis.scale == "log":
+        return low / _LOG_MARGIN, high * _LOG_MARGIN
+    margin = _LINEAR_MARGIN * ((high - low) or abs(high) or 1.0)
+    return low - margin, high + margin
+
+
+def _axis(axis: Axis, bounds: Sequence[float]) -> alt.Axis:
+    title = axis.title if axis.better == "neither" else f"{axis.title}, {axis.better} is better"
+    if axis.scale == "linear":
+        return alt.Axis(title=title, format="~g", tickCount=6, grid=True)
+    return alt.Axis(title=title, format=".3~r", values=log_ticks(*_domain(axis, bounds)), grid=True)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers in [low, high]: of the steps 1, then 1-2-5, then 1 to 9, the first to give three."""
+    ticks: list[float] = []
+    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        ticks = [float(f"{step}e{decade}") for decade in decades for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) >= 3:
+            break
+    return ticks
+
+
+def _series_colors(names: Sequence[str], nulls: set[str]) -> alt.Scale:
+    """A colour each series in order of appearance; nulls are grey and take none away."""
+    colors, used = [], 0
+    for name in names:
+        colors.append("var(--null)" if name in nulls else f"var(--series-{used % SERIES_COUNT + 1})")
+        used += name not in nulls
+    return alt.Scale(domain=list(names), range=colors)
+
+
+def _scatter(chart: ScatterChart) -> alt.LayerChart:
+    names = list(dict.fromkeys(point.series for point in chart.points))
+    nulls = {point.series for point in chart.points if point.is_null}
+    chosen = alt.selection_point(name="chosen", fields=["series"], bind="legend")
+    across = [bound for point in chart.points for bound in (point.x_low, point.x, point.x_high)]
+    along = [bound for point in chart.points for bound in (point.y_low, point.y, point.y_high)]
+    x_scale, y_scale = _scale(chart.x, across), _scale(chart.y, along)
+    x_axis, y_axis = _axis(chart.x, across), _axis(chart.y, along)
+    x, y = alt.X("x:Q", scale=x_scale, axis=x_axis), alt.Y("y:Q", scale=y_scale, axis=y_axis)
+    base = alt.Chart(alt.InlineData(values=[vars(point) for point in chart.points])).encode(
+        color=alt.Color("series:N", scale=_series_colors(names, nulls)),
+        opacity=alt.when(chosen).then(alt.value(1)).otherwise(alt.value(0.15)),
+    )
+    shape = alt.Shape("series:N", scale=_series_shapes(names, nulls))
+    marks = base.mark_point(size=70, strokeWidth=2, fill="var(--paper)")
+    layers = [
+        base.mark_line(strokeWidth=1.2, opacity=0.45).encode(x, y, order=alt.Order("x:Q")),
+        marks.encode(x, y, shape, tooltip=_scatter_tooltip(chart)).add_params(chosen),
+        base.mark_rule(strokeWidth=1.8).encode(
+            x, alt.Y("y_low:Q", scale=y_scale, axis=y_axis), alt.Y2("y_high:Q")
+        ),
+        base.mark_rule(strokeWidth=1.8).encode(
+            alt.X("x_low:Q", scale=x_scale, axis=x_axis), alt.X2("x_high:Q"), y
+        ),
+    ]
+    if len(chart.points) <= _MOST_LABELS:
+        layers += _names_beside(chart, x, y, middle=_middle(chart.x, across))
+    return alt.layer(*layers)
+
+
+def _middle(axis: Axis, bounds: Sequence[float]) -> float:
+    """Where names change sides, so that those near the right edge stay within the chart."""
+    low, high = _domain(axis, bounds)
+    return low**0.35 * high**0.65 if axis.scale == "log" else 0.35 * low + 0.65 * high
+
+
+def _names_beside(chart: ScatterChart, x: alt.X, y: alt.Y, *, middle: float) -> list[alt.Chart]:
+    """Names next to the marks, each twice: a halo in the page's colour keeps lines from crossing letters."""
+    layers = []
+    below = 16 if chart.y.better == "lower" else -9  # on the side that a falling or rising line leaves free
+    for align, across, along, points in (
+        ("left", 10, -9, [point for point in chart.points if point.x <= middle]),
+        ("right", -8, below, [point for point in chart.points if point.x > middle]),
+    ):
+        if not points:
+            continue
+        values = [{"label": point.label, "x": point.x, "y": point.y} for point in points]
+        base = alt.Chart(alt.InlineData(values=values), name=f"names-{align}").encode(x, y, text="label:N")
+        look = {"align": align, "dx": across, "dy": along, "fontSize": 11, "limit": 190}
+        halo = base.mark_text(**look, color="var(--paper)", stroke="var(--paper)", strokeWidth=3)
+        layers += [halo.properties(name=f"names-{align}-halo"), base.mark_text(**look, color="var(--ink-2)")]
+    return layers
+
+
+def _scatter_tooltip(chart: ScatterChart) -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("label:N", title="checkpoint"),
+        alt.Tooltip("series:N"),
+        alt.Tooltip("x:Q", title=chart.x.title, format=".4~g"),
+        alt.Tooltip("y:Q", title=chart.y.title, format=".4~g"),
+        alt.Tooltip("y_low:Q", title="from", format=".4~g"),
+        alt.Tooltip("y_high:Q", title="to", format=".4~g"),
+    ]
+
+
+def _series_shapes(names: Sequence[str], nulls: set[str]) -> alt.Scale:
+    """A shape each series, so that colour is never the only difference; nulls are crosses."""
+    shapes = itertools.cycle(("circle", "square", "triangle-up", "diamond", "triangle-down"))
+    return alt.Scale(domain=list(names), range=["cross" if name in nulls else next(shapes) for name in names])
+
+
+def _lines(chart: LineChart) -> alt.LayerChart:
+    names = list(dict.fromkeys(point.label for point in chart.points))
+    nulls = {point.label for point in chart.points if point.is_null}
+    chosen = alt.selection_point(name="chosen", fields=["label"], bind="legend")
+    bounds = [bound for point in chart.points for bound in (point.y_low, point.y, point.y_high)]
+    y_scale = _scale(chart.y, bounds)
+    x = alt.X(
+        "x:O",
+        sort=list(chart.x_order),
+        axis=alt.Axis(title=chart.x.title, labelAngle=0, grid=False),
+        scale=alt.Scale(type="point", padding=0.4),
+    )
+    y_axis = _axis(chart.y, bounds)
+    y = alt.Y("y:Q", scale=y_scale, axis=y_axis)
+    base = alt.Chart(alt.InlineData(values=[vars(point) for point in chart.points])).encode(
+        color=alt.Color("label:N", scale=_series_colors(names, nulls)),
+        opacity=alt.when(chosen).then(alt.value(1)).otherwise(alt.value(0.12)),
+    )
+    dashes = alt.StrokeDash(
+        "is_null:N", scale=alt.Scale(domain=[False, True], range=[[1, 0], [4, 4]]), legend=None
+    )
+    return alt.layer(
+        base.mark_line(strokeWidth=1.8).encode(x, y, dashes),
+        base.mark_rule(strokeWidth=1.6).encode(
+            x, alt.Y("y_low:Q", scale=y_scale, axis=y_axis), alt.Y2("y_high:Q")
+        ),
+        base.mark_point(size=48, filled=True).encode(x, y, tooltip=_line_tooltip(chart)).add_params(chosen),
+    )
+
+
+def _line_tooltip(chart: LineChart) -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("label:N", title="checkpoint"),
+        alt.Tooltip("x:O", title="position"),
+        alt.Tooltip("y:Q", title=chart.y.title, format=".4~g"),
+        alt.Tooltip("y_low:Q", title="from", format=".4~g"),
+        alt.Tooltip("y_high:Q", title="to", format=".4~g"),
+    ]
+
+
+def _panel(panel: HistogramPanel, chart: HistogramChart) -> alt.LayerChart:
+    """One histogram; the axes span all panels, so that they can be compared by eye."""
+    tallest = max(max(other.counts) for other in chart.panels)
+    end = panel.start + panel.width * len(panel.counts)
+    rows = [
+        {"from": panel.start + i * panel.width, "to": panel.start + (i + 1) * panel.width, "latents": n}
+        for i, n in enumerate(panel.counts)
+    ]
+    bars = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_bar(color="var(--null)" if panel.is_null else "var(--series-1)", binSpacing=1)
+        .encode(
+            alt.X(
+                "from:Q",
+                bin="binned",
+                scale=alt.Scale(domain=[panel.start, end], nice=False),
+                axis=alt.Axis(title=chart.x.title, grid=False, tickMinStep=1, format="~g", tickCount=6),
+            ),
+            alt.X2("to:Q"),
+            alt.Y(
+                "latents:Q",
+                scale=alt.Scale(domain=[0, tallest]),
+                axis=alt.Axis(title="latents", tickCount=3, format="~s"),
+            ),
+            tooltip=[alt.Tooltip("from:Q"), alt.Tooltip("to:Q"), alt.Tooltip("latents:Q")],
+        )
+    )
+    return alt.layer(bars)

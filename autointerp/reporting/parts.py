@@ -1,0 +1,244 @@
+"""What a report document is made of: sections, tables, charts and boxes, as data without any markup."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from autointerp.records import Better
+
+__all__ = [
+    "Axis",
+    "Badge",
+    "Callout",
+    "Cell",
+    "ChartPoint",
+    "Code",
+    "Column",
+    "HistogramChart",
+    "HistogramPanel",
+    "LineChart",
+    "LinePoint",
+    "Part",
+    "RangeBar",
+    "ReportDocument",
+    "Row",
+    "ScatterChart",
+    "Section",
+    "Table",
+]
+
+Tone = Literal["neutral", "good", "bad", "null"]
+
+
+@dataclass(frozen=True)
+class RangeBar:
+    """Where an interval lies within its column's scale; all in [0, 1], 0 at the left."""
+
+    low: float
+    value: float
+    high: float
+    beyond: Literal["", "left", "right"] = ""
+    """The value lies outside the scale, on this side: a null must not squeeze the others together."""
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A word in a small box."""
+
+    text: str
+    tone: Tone = "neutral"
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: what it says, and what it is sorted by."""
+
+    text: str
+    sort: float | str | None = None
+    """None sorts last in either direction."""
+    kind: Literal["text", "number", "code", "missing"] = "text"
+    detail: str = ""
+    """A second, smaller line: the interval, or why there is no number."""
+    half_width: str = ""
+    """`±0.008`: half of the interval's width, for where there is no room for `detail`."""
+    hint: str = ""
+    """The long form, shown when the pointer rests on it."""
+    bar: RangeBar | None = None
+    badges: tuple[Badge, ...] = ()
+    sparkline: tuple[float, ...] = ()
+    """Heights in [0, 1] of a small bar chart."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's header."""
+
+    title: str
+    unit: str = ""
+    better: Better = "neither"
+    hint: str = ""
+    is_numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells, in the order of the columns."""
+
+    cells: tuple[Cell, ...]
+    is_null: bool = False
+    """A control: shown apart from what is being judged."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows."""
+
+    name: str
+    """Unique in the document."""
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    is_filterable: bool = False
+    kind: Literal["table"] = "table"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What one direction of a chart means."""
+
+    title: str
+    scale: Literal["linear", "log"] = "linear"
+    better: Better = "neither"
+
+
+@dataclass(frozen=True)
+class ChartPoint:
+    """One checkpoint in a scatter chart, with its intervals."""
+
+    label: str
+    series: str
+    x: float
+    x_low: float
+    x_high: float
+    y: float
+    y_low: float
+    y_high: float
+    is_null: bool = False
+
+
+@dataclass(frozen=True)
+class ScatterChart:
+    """Two metrics against each other."""
+
+    name: str
+    title: str
+    caption: str
+    x: Axis
+    y: Axis
+    points: tuple[ChartPoint, ...]
+    kind: Literal["scatter"] = "scatter"
+
+
+@dataclass(frozen=True)
+class LinePoint:
+    """One setting of one checkpoint in a line chart."""
+
+    label: str
+    x: str
+    y: float
+    y_low: float
+    y_high: float
+    is_null: bool = False
+
+
+@dataclass(frozen=True)
+class LineChart:
+    """One metric over an ordered setting, a line each checkpoint."""
+
+    name: str
+    title: str
+    caption: str
+    x: Axis
+    y: Axis
+    x_order: tuple[str, ...]
+    points: tuple[LinePoint, ...]
+    kind: Literal["line"] = "line"
+
+
+@dataclass(frozen=True)
+class HistogramPanel:
+    """Counts of one checkpoint's latents; `counts[i]` lies in [start + i width, start + (i + 1) width)."""
+
+    label: str
+    start: float
+    width: float
+    counts: tuple[int, ...]
+    dead_count: int
+    """Latents that never fired: they have no logarithm, so they stand beside the histogram."""
+    is_null: bool = False
+
+
+@dataclass(frozen=True)
+class HistogramChart:
+    """A histogram each checkpoint, on common axes."""
+
+    name: str
+    title: str
+    caption: str
+    x: Axis
+    panels: tuple[HistogramPanel, ...]
+    kind: Literal["histogram"] = "histogram"
+
+
+@dataclass(frozen=True)
+class Callout:
+    """A box that must be seen: what failed, or a sentence that nothing did; findings."""
+
+    title: str
+    lines: tuple[str, ...]
+    tone: Tone
+    kind: Literal["callout"] = "callout"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to be copied."""
+
+    title: str
+    text: str
+    kind: Literal["code"] = "code"
+
+
+Chart = ScatterChart | LineChart | HistogramChart
+Part = Table | Chart | Callout | Code
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it."""
+
+    name: str
+    title: str
+    lead: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class ReportDocument:
+    """The whole report, ready to be drawn by something that knows no metric."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    """Short name-value pairs under the title."""
+    sections: tuple[Section, ...]
+
+    @property
+    def charts(self) -> tuple[Chart, ...]:
+        """All charts, in order."""
+        kinds = (ScatterChart, LineChart, HistogramChart)
+        return tuple(part for section in self.sections for part in section.parts if isinstance(part, kinds))
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All tables, in order."""
+        return tuple(part for section in self.sections for part in section.parts if isinstance(part, Table))

@@ -1,0 +1,70 @@
+"""EvaluationReport -> ReportDocument: which sections a report has, and in which order."""
+
+from typing import Any
+
+import polars as pl
+
+from autointerp.records import EvaluationReport
+from autointerp.reporting import background, numbers, sections
+from autointerp.reporting.chart_data import charts_of
+from autointerp.reporting.parts import Callout, ReportDocument, Section
+from autointerp.reporting.summary import summary_section
+
+__all__ = ["build_document"]
+
+
+def build_document(report: EvaluationReport, observations: pl.DataFrame | None = None) -> ReportDocument:
+    """The document of a run.
+
+    Args:
+        report: what the run found.
+        observations: rows as in `OBSERVATION_SCHEMA`; only those of `reconstruction.latent_density` are used,
+            for the histograms, which are left out without them.
+
+    Returns:
+        Sections in reading order, numbers already in words and digits; the same for every way of drawing it.
+    """
+    charts = charts_of(report, observations)
+    return ReportDocument(
+        title=str(report.suite.get("name") or "Evaluation of sparse autoencoders"),
+        facts=_facts(report),
+        sections=(
+            *_alarm(report),
+            summary_section(report),
+            sections.charts_section(charts),
+            sections.missing_section(report),
+            sections.comparisons_section(report),
+            sections.results_section(report),
+            background.words_section(report),
+            background.checkpoints_section(report, charts),
+            background.origin_section(report),
+        ),
+    )
+
+
+def _facts(report: EvaluationReport) -> tuple[tuple[str, str], ...]:
+    judged = sum(checkpoint.role == "checkpoint" for checkpoint in report.checkpoints)
+    null_count = len(report.checkpoints) - judged
+    facts: list[tuple[str, Any]] = [
+        ("Subject", report.subject.get("name")),
+        ("Corpus", report.corpus.get("name") or report.corpus.get("kind")),
+        ("Checkpoints", f"{judged} and {null_count} null{'' if null_count == 1 else 's'}"),
+        ("Results", numbers.count(len(report.results))),
+        ("Date", report.provenance.get("date") or report.provenance.get("started")),
+    ]
+    return tuple((name, str(value)) for name, value in facts if value)
+
+
+def _alarm(report: EvaluationReport) -> tuple[Section, ...]:
+    """A box above everything else when something failed; nothing otherwise."""
+    failures = report.failures
+    if not failures:
+        return ()
+    lines = tuple(
+        f"{failure.metric} of {failure.checkpoint} ({numbers.slice_words(failure.slice)}): "
+        f"{getattr(failure.outcome, 'reason', '')}"
+        for failure in failures
+    )
+    noun = "result" if len(failures) == 1 else "results"
+    box = Callout(f"{len(failures)} {noun} failed", lines, "bad")
+    return (Section("failures", "", "", (box,)),)

@@ -1,0 +1,57 @@
+"""A finished run's directory -> its report in another format; nothing is recomputed."""
+
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from autointerp.errors import RunStoreError
+from autointerp.records import EvaluationReport
+from autointerp.reporting.csv_file import report_csv
+from autointerp.reporting.html_file import report_html
+from autointerp.reporting.json_file import read_report, report_json
+from autointerp.reporting.markdown_file import report_markdown
+
+__all__ = ["rewrite_report"]
+
+
+def rewrite_report(run: Path, *, form: Literal["html", "json", "md", "csv"], out: Path | None = None) -> Path:
+    """Write the report of a run directory (or of a bare report.json) and say where.
+
+    Args:
+        run: the directory, or its report.json; without the directory's observations, html lacks the
+            charts that are drawn from them.
+        form: what to write.
+        out: where to; default `report.<form>` beside the run's report.json.
+
+    Raises:
+        BadInputError: there is no readable report, or the target cannot be written.
+    """
+    source = run / "report.json" if run.is_dir() else run
+    report = read_report(source)
+    target = out or source.with_name(f"report.{form}")
+    try:
+        target.write_text(_text(report, form, source.parent / "observations"), encoding="utf-8")
+    except OSError as error:
+        raise RunStoreError(
+            f"cannot be written ({error.strerror})", where=target, remedy="choose another --out"
+        ) from None
+    return target
+
+
+def _text(report: EvaluationReport, form: str, observations: Path) -> str:
+    if form == "html":
+        return report_html(report, _observations(observations))
+    return {"json": report_json, "md": report_markdown, "csv": report_csv}[form](report)
+
+
+def _observations(folder: Path) -> pl.DataFrame | None:
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        return None
+    try:
+        return pl.concat([pl.read_parquet(file) for file in files])
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise RunStoreError(
+            "observations cannot be read", where=folder, remedy=f"run the suite again ({error})"
+        ) from None

@@ -1,0 +1,1 @@
+"""Text, contexts and the pass over them that yields observations."""

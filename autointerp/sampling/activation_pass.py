@@ -1,0 +1,261 @@
+"""Chunks of a corpus -> observations of every metric, for all dictionaries on all sites, in one pass.
+
+Per batch the subject runs clean once. Per dictionary there is one sparse reconstruction, which all metrics
+read, and (where a metric wants it) one substituted pass that re-enters the subject at the site; zeros and
+the calibration mean are substituted once per site, whatever the number of dictionaries.
+
+Cost per batch of T tokens, with b blocks above a site: one clean pass, then per dictionary its encoder (about
+2 T d_model latent_count flops) and one pass of b blocks and the unembedding.
+
+Memory, in numbers held, whatever the length of the corpus: two times T x vocabulary (clean
+log-probabilities and the logits of the pass that is running), T x d_model per site and two times for the
+dictionary at work, what `SparseAutoencoder.encode_sparse` holds, one chunk's tokens, and the sums of
+`document_sums` and `latent_firing`. Nothing of shape (token, latent) is made.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import polars as pl
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from autointerp.errors import CheckpointError
+from autointerp.records import OBSERVATION_SCHEMA
+from autointerp.sampling.batch_passes import BatchPasses, PassCost
+from autointerp.sampling.contexts import CorpusChunk, TokenBatch
+from autointerp.sampling.document_sums import DocumentSums, Terms
+from autointerp.sampling.latent_firing import FIRING_SCHEMA, LatentFiring
+from autointerp.sampling.readings import (
+    Checkpoint,
+    MetricFamily,
+    Need,
+    PredictionTable,
+    SiteCalibration,
+    TokenTable,
+)
+from autointerp.sampling.recorder import Recorder
+from autointerp.subject.subject_model import SubjectModel
+
+__all__ = [
+    "CLEAN_LOSS",
+    "DOCUMENT_SCHEMA",
+    "SUBJECT",
+    "ActivationPass",
+    "ChunkResult",
+    "PassCost",
+    "ShardStore",
+    "read_firing",
+    "read_observations",
+    "read_tokens",
+]
+
+SUBJECT = "subject"
+"""What stands in the column `checkpoint` for rows of the subject itself."""
+CLEAN_LOSS = "downstream.clean_ce_nats"
+"""The subject's own loss, the one metric that belongs to no dictionary."""
+
+DOCUMENT_SCHEMA = {"document": pl.String, "token_count": pl.Int64}
+"""One row per document that has a scored token, with the number of them."""
+
+_OBSERVATIONS, _FIRING, _DOCUMENTS = "observations", "firing", "documents"
+
+
+@runtime_checkable
+class ShardStore(Protocol):
+    """Where results of chunks are kept; `run_store.RunStore` and `MemoryStore` are two."""
+
+    def has(self, key: str) -> bool:
+        """Whether a whole frame lies there."""
+        ...
+
+    def write(self, key: str, frame: pl.DataFrame) -> None:
+        """Keep a frame, all or nothing."""
+        ...
+
+    def read_all(self, prefix: str) -> Mapping[str, pl.DataFrame]:
+        """All frames whose keys begin so, by sorted key."""
+        ...
+
+
+class ChunkResult(NamedTuple):
+    """What one chunk gave; the same whatever ran before it."""
+
+    observations: pl.DataFrame
+    firing: pl.DataFrame
+    documents: pl.DataFrame
+
+
+class ActivationPass:
+    """One subject, some dictionaries, some families of metrics. Cost and memory: see the module.
+
+    Args:
+        subject: the language model.
+        checkpoints: the dictionaries, nulls among them, each with its site; names are unique.
+        families: from `metrics.catalogue.FAMILIES`.
+        calibration: averages per site, from `metrics.calibration.calibrate`.
+        metrics: names to be observed; None: all that the families know.
+
+    Raises:
+        CheckpointError: two dictionaries of one name, or one called `subject`.
+    """
+
+    def __init__(
+        self,
+        subject: SubjectModel,
+        checkpoints: Sequence[Checkpoint],
+        families: Sequence[MetricFamily],
+        calibration: Mapping[str, SiteCalibration],
+        *,
+        metrics: Iterable[str] | None = None,
+    ) -> None:
+        """Check what is handed in; nothing is computed yet."""
+        _refuse_names([checkpoint.name for checkpoint in checkpoints])
+        self._subject = subject
+        self._checkpoints = tuple(checkpoints)
+        self._sites = tuple(dict.fromkeys(checkpoint.site for checkpoint in checkpoints))
+        self._calibration = calibration
+        known = frozenset(name for family in families for name in family.metrics)
+        self._wanted = known if metrics is None else known.intersection(metrics)
+        self._families = tuple(family for family in families if self._wanted & family.metrics.keys())
+        self._needs: frozenset[Need] = frozenset().union(
+            *(needs for family in families for name, needs in family.metrics.items() if name in self._wanted)
+        )
+
+    @torch.no_grad()
+    def run(
+        self,
+        chunks: Iterable[CorpusChunk],
+        store: ShardStore,
+        *,
+        progress: Callable[[CorpusChunk, PassCost], None] | None = None,
+    ) -> PassCost:
+        """Measure every chunk that the store does not hold yet, and keep each when it is done.
+
+        Args:
+            chunks: lazily made; only one is held at a time.
+            store: gets three frames a chunk; a chunk counts as done when all three are there.
+            progress: called after every chunk, also after one that was found done.
+
+        Raises:
+            SubjectError: activations or logits that are not finite (one line says where).
+        """
+        cost = PassCost()
+        for chunk in chunks:
+            if _is_done(store, chunk):
+                cost.resumed_chunk_count += 1
+            else:
+                _keep(store, chunk, self.measure(chunk, cost))
+            cost.chunk_count += 1
+            cost.token_count += chunk.token_count
+            if progress is not None:
+                progress(chunk, cost)
+        return cost
+
+    @torch.no_grad()
+    def measure(self, chunk: CorpusChunk, cost: PassCost | None = None) -> ChunkResult:
+        """All metrics of all dictionaries on one chunk, without a store."""
+        cost = PassCost() if cost is None else cost
+        name = f"chunk {chunk.index}"
+        recorders = [self._recorder(checkpoint, chunk.document_ids, name) for checkpoint in self._checkpoints]
+        clean_sums = DocumentSums(chunk.document_ids, [CLEAN_LOSS])
+        document_tokens = torch.zeros(len(chunk.document_ids), dtype=torch.long)
+        for index, batch in enumerate(chunk.batches):
+            work = self._begin(batch, f"{name}, batch {index}", cost)
+            document_tokens += torch.bincount(
+                work.tokens.document[work.tokens.is_scored], minlength=len(document_tokens)
+            ).cpu()
+            if work.clean is not None:
+                rows = work.predictions
+                clean_sums.add(rows.document, rows.position, {CLEAN_LOSS: Terms(work.clean.cross_entropy)})
+            self._feed(work, recorders)
+        frames = [clean_sums.observations(SUBJECT), *(recorder.observations() for recorder in recorders)]
+        return ChunkResult(
+            pl.concat(frames),
+            pl.concat([pl.DataFrame(schema=FIRING_SCHEMA), *(recorder.firing() for recorder in recorders)]),
+            _document_frame(chunk.document_ids, document_tokens),
+        )
+
+    def _begin(self, batch: TokenBatch, name: str, cost: PassCost) -> BatchPasses:
+        batch = batch.to(self._subject.device)
+        work = BatchPasses(
+            self._subject,
+            batch,
+            (TokenTable.of(batch), PredictionTable.of(batch)),
+            needs=self._needs,
+            calibration=self._calibration,
+            name=name,
+            cost=cost,
+        )
+        work.run_clean(self._sites)
+        return work
+
+    def _recorder(self, checkpoint: Checkpoint, documents: Sequence[str], chunk_name: str) -> Recorder:
+        metrics = [
+            (family, family.start(checkpoint.name, documents, self._wanted & family.metrics.keys()))
+            for family in self._families
+        ]
+        firing = LatentFiring(checkpoint.sae.latent_count, documents)
+        return Recorder(checkpoint, self._wanted, metrics, firing, chunk_name)
+
+    def _feed(self, work: BatchPasses, recorders: Sequence[Recorder]) -> None:
+        """Hand a batch to every dictionary, site by site: one site's shared work is alive at a time."""
+        for site in self._sites:
+            reading = work.reading(site)
+            ablated = work.ablated(reading)
+            for recorder in recorders:
+                if recorder.checkpoint.site == site and not recorder.has_failed:
+                    recorder.update(work, reading, ablated)
+
+
+def read_observations(store: ShardStore) -> pl.DataFrame:
+    """All chunks' observations, in the corpus's order."""
+    return _read_all(store, _OBSERVATIONS, OBSERVATION_SCHEMA)
+
+
+def read_firing(store: ShardStore) -> pl.DataFrame:
+    """All chunks' latents that fired; see `latent_firing.total_firing`."""
+    return _read_all(store, _FIRING, FIRING_SCHEMA)
+
+
+def read_tokens(store: ShardStore) -> pl.DataFrame:
+    """All documents that were evaluated, with their numbers of scored tokens."""
+    return _read_all(store, _DOCUMENTS, DOCUMENT_SCHEMA)
+
+
+def _read_all(store: ShardStore, kind: str, schema: Mapping[str, Any]) -> pl.DataFrame:
+    frames = store.read_all(f"{kind}/")
+    return pl.concat([pl.DataFrame(schema=schema), *(frames[key] for key in sorted(frames))])
+
+
+def _is_done(store: ShardStore, chunk: CorpusChunk) -> bool:
+    return all(store.has(_key(kind, chunk)) for kind in (_OBSERVATIONS, _FIRING, _DOCUMENTS))
+
+
+def _keep(store: ShardStore, chunk: CorpusChunk, result: ChunkResult) -> None:
+    store.write(_key(_FIRING, chunk), result.firing)
+    store.write(_key(_DOCUMENTS, chunk), result.documents)
+    store.write(_key(_OBSERVATIONS, chunk), result.observations)
+
+
+def _key(kind: str, chunk: CorpusChunk) -> str:
+    """Holds the documents' hash, so that another text's chunk is never taken for this one."""
+    return f"{kind}/{chunk.index:06d}-{chunk.sha256[:12]}"
+
+
+def _document_frame(documents: Sequence[str], token_counts: Int[Tensor, " document"]) -> pl.DataFrame:
+    frame = pl.DataFrame(
+        {"document": list(documents), "token_count": token_counts.tolist()}, schema=DOCUMENT_SCHEMA
+    )
+    return frame.filter(pl.col("token_count") > 0)
+
+
+def _refuse_names(names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise CheckpointError(
+            "two dictionaries have this name", where=twice[0], remedy="give one another name"
+        )
+    if SUBJECT in names:
+        raise CheckpointError(f"a dictionary cannot be called {SUBJECT!r}", remedy="give it another name")

@@ -1,0 +1,165 @@
+"""Turns text from wherever it lies into documents with content hashes; knows no tokens.
+
+A document's id depends on its text alone, so the same text has the same id in every run and corpus. Empty
+documents and repeated ones are left out and counted: a text that came twice would else stand on both sides
+of a split, or count twice as evidence.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from autointerp.errors import CorpusError
+from autointerp.sampling.corpora.hub_datasets import HubDataset
+from autointerp.sampling.corpora.json_files import JsonFiles
+from autointerp.sampling.corpora.parquet_files import ParquetFiles
+from autointerp.sampling.corpora.stdlib import StandardLibrary
+from autointerp.sampling.corpora.text_files import TextFiles
+
+__all__ = ["Corpus", "CorpusKind", "Document", "TextSource", "document_of", "open_corpus"]
+
+CorpusKind = Literal["stdlib", "text", "jsonl", "parquet", "datasets"]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text."""
+
+    id: str
+    """First 16 hex digits of the SHA-256 of the text."""
+    name: str
+    """Where it comes from, for people: a relative path, or a file and line."""
+    text: str
+
+
+class TextSource(Protocol):
+    """One kind of corpus."""
+
+    @property
+    def name(self) -> str:
+        """What the report calls it; no absolute path."""
+        ...
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Name and text of every document, in the same order every time, without holding them all."""
+        ...
+
+    def identity(self) -> Iterator[bytes]:
+        """Bytes that differ when the texts differ."""
+        ...
+
+
+def document_of(text: str, *, name: str = "") -> Document:
+    """The document of a text; half surrogate pairs, which no encoding has, become U+FFFD."""
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        content = text.encode()
+    return Document(hashlib.sha256(content).hexdigest()[:16], name, text)
+
+
+class Corpus:
+    """The documents of one source."""
+
+    def __init__(self, kind: str, source: TextSource) -> None:
+        """Nothing is read yet."""
+        self.kind = kind
+        self.source = source
+        self._fingerprint: str | None = None
+        self._seen = {"document_count": 0, "empty_count": 0, "repeated_count": 0}
+
+    def documents(self) -> Iterator[Document]:
+        """The documents, each text once, none empty; streamed, in the same order every time.
+
+        Raises:
+            CorpusError: the text cannot be read, or there is none.
+        """
+        counts = self._seen = {"document_count": 0, "empty_count": 0, "repeated_count": 0}
+        seen: set[int] = set()
+        for name, text in self.source.texts():
+            if not text.strip():
+                counts["empty_count"] += 1
+                continue
+            document = document_of(text, name=name)
+            key = int(document.id, 16)
+            if key in seen:
+                counts["repeated_count"] += 1
+                continue
+            seen.add(key)
+            counts["document_count"] += 1
+            yield document
+        if not counts["document_count"]:
+            raise CorpusError(
+                f"no text in it ({counts['empty_count']} empty documents)",
+                where=f"corpus {self.source.name}",
+                remedy="choose another corpus",
+            )
+
+    def fingerprint(self) -> str:
+        """SHA-256 over what the documents come from; reads all files, once, without parsing them."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256(self.kind.encode())
+            for block in self.source.identity():
+                digest.update(block)
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def describe(self) -> dict[str, Any]:
+        """What a report says of it; the counts are of the latest pass, as far as it was read."""
+        return {
+            "kind": self.kind,
+            "name": self.source.name,
+            "fingerprint": self.fingerprint(),
+            **self._seen,
+        }
+
+
+def open_corpus(
+    kind: CorpusKind | str,
+    *,
+    path: str | Path | None = None,
+    text_field: str = "text",
+    separator: str | None = None,
+    config: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+) -> Corpus:
+    """A corpus; nothing is read before its first document is asked for, but a path must be there.
+
+    Args:
+        kind: `stdlib` (the running interpreter's own library), `text`, `jsonl` (also JSON lists), `parquet`
+            or `datasets`.
+        path: file or folder; for `datasets` the data set's name; `stdlib` needs none.
+        text_field: field (`jsonl`, `datasets`) or column (`parquet`) with the text.
+        separator: of `text`: what stands between two documents of one file.
+        config: of `datasets`.
+        split: of `datasets`.
+        revision: of `datasets`.
+
+    Raises:
+        CorpusError: the kind is unknown, or the path is missing.
+    """
+    if kind == "stdlib":
+        return Corpus(kind, StandardLibrary())
+    if path is None or not str(path):
+        raise CorpusError(f"a corpus of kind {kind!r} needs a path", where="corpus", remedy="set path")
+    if kind == "datasets":
+        return Corpus(kind, HubDataset(str(path), text_field, config, split, revision))
+    folder = Path(path).expanduser()
+    sources: dict[str, TextSource] = {
+        "text": TextFiles(folder, separator),
+        "jsonl": JsonFiles(folder, text_field),
+        "parquet": ParquetFiles(folder, text_field),
+    }
+    if kind not in sources:
+        raise CorpusError(
+            f"unknown kind {kind!r}",
+            where="corpus",
+            remedy=f"the kinds are stdlib, {', '.join(sources)}, datasets",
+        )
+    if not folder.exists():
+        raise CorpusError("no such file or folder", where=folder, remedy="check the corpus path")
+    return Corpus(kind, sources[kind])

@@ -1,0 +1,1 @@
+"""The language model under study: loading it, reading its sites, replacing them."""

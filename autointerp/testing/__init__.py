@@ -1,0 +1,1 @@
+"""Doubles that tests of this package and of others can use; nothing here needs a network."""

@@ -1,0 +1,46 @@
+"""The state of a run on disk: written whole or not at all, and never taken for another run's."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autointerp.errors import BadInputError
+
+__all__ = ["load_state", "save_state"]
+
+
+def save_state(path: Path, identity: str, contents: dict[str, Any]) -> None:
+    """Replace the state in one move; a kill at any moment leaves the old or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        torch.save({"identity": identity, **contents}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load_state(path: Path, identity: str) -> dict[str, Any] | None:
+    """The state of this run, or None when nothing was saved yet.
+
+    Raises:
+        BadInputError: the file is damaged, or belongs to a run with other options.
+    """
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise BadInputError(
+            "the saved state cannot be read", where=path, remedy="delete it to start over"
+        ) from error
+    if state.get("identity") != identity:
+        raise BadInputError(
+            "the folder holds the state of a run with another subject, site or options",
+            where=path,
+            remedy="choose another folder, or delete it to start over",
+        )
+    return state

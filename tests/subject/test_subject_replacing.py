@@ -1,0 +1,182 @@
+from contextlib import ExitStack
+
+import pytest
+import torch
+
+from autointerp.errors import SiteError
+from autointerp.testing.tiny_subject import tiny_subject
+
+
+def noise(like, seed=3):
+    return like + 0.5 * torch.randn(like.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def full_pass(family, tokens, mask, replacements):
+    """Logits of a full pass in which plain hooks replace modules' outputs: the oracle."""
+    with ExitStack() as stack, torch.no_grad():
+        for module, new in replacements:
+
+            def hook(_module, _args, output, new=new):
+                if isinstance(output, tuple):
+                    return (new.view(output[0].shape), *output[1:])
+                return new.view(output.shape)
+
+            stack.callback(module.register_forward_hook(hook).remove)
+        mask = None if mask is None else mask.long()
+        return family.model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_replacing_a_site_by_itself_changes_no_bit(family, tokens, mask, masked):
+    used = mask if masked else None
+    sites = [site for layer in range(3) for site in family.block_sites(layer)]
+    clean = family.subject.read_with_logits(tokens, sites, used)
+    for site in sites:
+        again = family.subject.logits_from(site, clean.activations[site], clean)
+        assert torch.equal(again, clean.logits), site
+        bare = family.subject.logits_from(site, clean.activations[site], tokens, used)
+        assert torch.equal(bare, clean.logits), site
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_reentering_at_a_residual_site_equals_a_full_pass_with_it_replaced(
+    family, tokens, mask, masked, layer
+):
+    used = mask if masked else None
+    site = f"blocks.{layer}.hook_resid_post"
+    clean = family.subject.read_with_logits(tokens, [site], used)
+    new = noise(clean.activations[site])
+    logits = family.subject.logits_from(site, new, clean)
+    assert torch.equal(logits, full_pass(family, tokens, used, [(family.blocks[layer], new)]))
+    assert not torch.equal(logits, clean.logits)
+    if layer < 2:
+        assert torch.equal(family.subject.logits_from(f"blocks.{layer + 1}.hook_resid_pre", new, clean), logits)
+
+
+@pytest.mark.parametrize("branch", ["attn_out", "mlp_out"])
+def test_reentering_at_a_branch_equals_a_full_pass_with_it_replaced(family, tokens, mask, branch):
+    site = f"blocks.1.hook_{branch}"
+    module = family.attention(1) if branch == "attn_out" else family.mlp(1)
+    clean = family.subject.read_with_logits(tokens, [site], mask)
+    new = noise(clean.activations[site])
+    logits = family.subject.logits_from(site, new, clean)
+    assert torch.equal(logits, full_pass(family, tokens, mask, [(module, new)]))
+    assert not torch.equal(logits, clean.logits)
+
+
+def test_replacing_the_middle_equals_a_full_pass_with_another_attention_output(family, tokens, mask):
+    if family.is_parallel:
+        pytest.skip("no residual lies between attention and MLP of parallel blocks")
+    sites = ["blocks.1.hook_resid_pre", "blocks.1.hook_resid_mid"]
+    clean = family.subject.read_with_logits(tokens, sites, mask)
+    before, middle = clean.activations.values()
+    new = noise(middle)
+    logits = family.subject.logits_from(sites[1], new, clean)
+    oracle = full_pass(family, tokens, mask, [(family.attention(1), new - before)])
+    torch.testing.assert_close(logits, oracle, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(logits, clean.logits, atol=1e-2)
+
+
+def test_replacing_a_module_inside_a_block_equals_a_full_pass(llama, tokens, mask):
+    site = "model.layers.1.mlp.gate_proj"
+    clean = llama.subject.read_with_logits(tokens, [site], mask)
+    new = noise(clean.activations[site])
+    oracle = full_pass(llama, tokens, mask, [(llama.model.get_submodule(site), new)])
+    assert torch.equal(llama.subject.logits_from(site, new, clean), oracle)
+    assert torch.equal(llama.subject.logits_from(site, new, tokens, mask), oracle)
+
+
+@pytest.mark.parametrize("site", ["model.embed_tokens", "model.norm"])
+def test_replacing_a_module_outside_the_blocks_equals_a_full_pass(llama, tokens, site):
+    clean = llama.subject.read_with_logits(tokens, [site])
+    new = noise(clean.activations[site])
+    oracle = full_pass(llama, tokens, None, [(llama.model.get_submodule(site), new)])
+    assert torch.equal(llama.subject.logits_from(site, new, clean), oracle)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mlps", "attentions"),
+    [
+        ("resid_pre", [1, 2], [1, 2]),
+        ("resid_post", [2], [2]),
+        ("attn_out", [1, 2], [1, 2]),
+        ("mlp_out", [1, 2], [1, 2]),
+    ],
+)
+def test_blocks_below_the_site_are_not_run(family, tokens, kind, mlps, attentions):
+    site = f"blocks.1.hook_{kind}"
+    clean = family.subject.read_with_logits(tokens, [site])
+    calls = {"mlp": [], "attention": []}
+    with ExitStack() as stack:
+        for layer in range(3):
+            for name, module in (("mlp", family.mlp(layer)), ("attention", family.attention(layer))):
+                hook = module.register_forward_hook(lambda *_, name=name, layer=layer: calls[name].append(layer))
+                stack.callback(hook.remove)
+        family.subject.logits_from(site, clean.activations[site], clean)
+    assert calls == {"mlp": mlps, "attention": attentions}
+
+
+def test_several_sites_of_one_pass_can_each_be_replaced(family, tokens, mask):
+    sites = ["blocks.0.hook_resid_post", "blocks.1.hook_mlp_out", "blocks.2.hook_attn_out"]
+    together = family.subject.read_with_logits(tokens, sites, mask)
+    for site in sites:
+        alone = family.subject.read_with_logits(tokens, [site], mask)
+        new = noise(alone.activations[site])
+        first = family.subject.logits_from(site, new, together)
+        assert torch.equal(first, family.subject.logits_from(site, new, alone))
+
+
+def test_the_model_is_as_before_after_replacing_and_after_an_error_in_it(family, tokens):
+    site = "blocks.1.hook_resid_post"
+    clean = family.subject.read_with_logits(tokens, [site])
+    family.subject.logits_from(site, noise(clean.activations[site]), clean)
+    assert torch.equal(family.subject.read_with_logits(tokens, []).logits, clean.logits)
+
+    class Broken(RuntimeError):
+        pass
+
+    def fail(*_):
+        raise Broken
+
+    hook = family.mlp(2).register_forward_hook(fail)
+    with pytest.raises(Broken):
+        family.subject.logits_from(site, noise(clean.activations[site]), clean)
+    hook.remove()
+    assert all("forward" not in block.__dict__ for block in family.blocks)
+    assert torch.equal(family.subject.read_with_logits(tokens, []).logits, clean.logits)
+
+
+def test_a_forward_that_a_block_instance_carries_is_put_back(tokens):
+    subject = tiny_subject("llama")
+    block = subject.blocks.modules[0]
+    own = block.forward
+
+    def patched(*args, **kwargs):
+        return own(*args, **kwargs)
+
+    block.forward = patched
+    site = "blocks.1.hook_resid_post"
+    clean = subject.read_with_logits(tokens, [site])
+    assert torch.equal(subject.logits_from(site, clean.activations[site], clean), clean.logits)
+    assert block.__dict__["forward"] is patched
+
+
+def test_activations_of_another_shape_are_refused(llama, tokens):
+    clean = llama.subject.read_with_logits(tokens, ["blocks.1.hook_resid_post"])
+    with pytest.raises(SiteError, match=r"shape \(3, 10, 31\), the site has \(3, 10, 32\)"):
+        llama.subject.logits_from("blocks.1.hook_resid_post", torch.zeros(3, 10, 31), clean)
+
+
+def test_activations_of_another_type_are_taken_in_the_subjects_own(llama, tokens):
+    site = "blocks.1.hook_resid_post"
+    clean = llama.subject.read_with_logits(tokens, [site])
+    logits = llama.subject.logits_from(site, clean.activations[site].double(), clean)
+    assert torch.equal(logits, clean.logits)
+
+
+def test_replacing_by_itself_is_close_in_bfloat16(tokens, mask):
+    subject = tiny_subject("qwen3", dtype=torch.bfloat16)
+    for site in ("blocks.1.hook_resid_post", "blocks.1.hook_resid_mid", "blocks.1.hook_mlp_out"):
+        clean = subject.read_with_logits(tokens, [site], mask)
+        assert torch.equal(subject.logits_from(site, clean.activations[site], clean), clean.logits)
