@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 __all__ = ["SILENT", "Advance", "Progress"]
 
@@ -10,6 +10,7 @@ Advance = Callable[[float], None]
 """Called with how much more is done, in the step's unit."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Shows steps; the command line draws bars, a library call shows nothing."""
 

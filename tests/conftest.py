@@ -16,7 +16,8 @@ os.environ.pop("OPENAI_API_KEY", None)
 
 from jaxtyping import install_import_hook
 
-install_import_hook("autointerp", "beartype.beartype")
+# As type checkers have it, an int may stand where a float is asked for.
+install_import_hook("autointerp", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 _SKIPS = Path(__file__).with_name("SKIPS.md")
 _unlisted: list[str] = []

@@ -4,9 +4,9 @@ To add a format: one module in `formats/` with the members of `CheckpointFormat`
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 
+@runtime_checkable
 class CheckpointFormat(Protocol):
     """What a module in `formats/` provides."""
 
@@ -34,7 +35,10 @@ class CheckpointFormat(Protocol):
     """What it looks like on disk, for people."""
 
     def recognises(self, path: Path) -> bool:
-        """Is this one of ours? By content, cheap, and true for a damaged one, so that `read` can say what is wrong."""
+        """Is this one of ours? By content, cheap.
+
+        True for a damaged one, so that `read` can say what is wrong with it.
+        """
         ...
 
     def files(self, path: Path) -> tuple[Path, ...]:
@@ -60,10 +64,12 @@ class LoadedCheckpoint:
     sae: SparseAutoencoder
     path: Path
     sha256: str
-    """Over the contents: of the file, or of the folder's own files as (relative name, length, bytes), sorted."""
+    """Of the file; for a folder of the lines `relative name, NUL, sha256` of the checkpoint's own files."""
     format: str
     missing: tuple[str, ...]
     """What the checkpoint does not say: `site`, `subject`, ..."""
+    file_size_bytes: int
+    """Of the checkpoint's own files together."""
 
     @property
     def architecture(self) -> str:
@@ -96,7 +102,8 @@ def read_checkpoint(
     try:
         chosen = _recognised_format(path)
         sae, missing = chosen.read(path)
-        sha256 = _sha256(path, chosen.files(path))
+        files = chosen.files(path)
+        sha256, file_size_bytes = _sha256(path, files), sum(file.stat().st_size for file in files)
     except OSError as error:
         raise CheckpointError(
             f"cannot be read ({error.strerror or error})", where=error.filename or path
@@ -105,7 +112,7 @@ def read_checkpoint(
         raise (
             error if error.where else CheckpointError(error.what, where=path, remedy=error.remedy)
         ) from error
-    return LoadedCheckpoint(sae.to(device, dtype), path, sha256, chosen.NAME, missing)
+    return LoadedCheckpoint(sae.to(device, dtype), path, sha256, chosen.NAME, missing, file_size_bytes)
 
 
 def write_checkpoint(
@@ -114,14 +121,14 @@ def write_checkpoint(
     """Store a dictionary in the format called `format`, its weights rounded to `dtype`.
 
     Raises:
-        CheckpointError: there is no such format, it cannot hold this dictionary, or the path cannot be written.
+        CheckpointError: no such format, it cannot hold this dictionary, or `path` cannot be written.
     """
     chosen = next((candidate for candidate in FORMATS if format == candidate.NAME), None)
     if chosen is None:
         names = ", ".join(candidate.NAME for candidate in FORMATS)
         raise CheckpointError(f"no format is called {format!r}", where=path, remedy=f"known are {names}")
     try:
-        chosen.write(replace(sae.to("cpu", torch.float32)), Path(path), dtype=dtype)
+        chosen.write(sae.to("cpu", torch.float32), Path(path), dtype=dtype)
     except OSError as error:
         raise CheckpointError(f"cannot be written ({error.strerror or error})", where=path) from error
     except CheckpointError as error:
@@ -152,6 +159,8 @@ def _seen(path: Path) -> str:
     if path.is_dir():
         names = sorted(entry.name for entry in path.iterdir())
         return f"a folder with {_first(names)}" if names else "an empty folder"
+    if not path.is_file():
+        return "neither a file nor a folder"
     if is_torch_file(path):
         content = read_torch_file(path, mapped=True)
         keys = f" with {_first(sorted(map(str, content)))}" if isinstance(content, dict) else ""

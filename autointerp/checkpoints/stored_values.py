@@ -7,6 +7,7 @@ are checked here, so that every format refuses the same things in the same words
 import json
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -94,7 +95,7 @@ class TensorTable:
         return int(tensor.item())
 
     def finish(self, *, ignored: Collection[str] = ()) -> None:
-        """Refuse what was neither taken nor is known to be harmless: it may change what the dictionary computes."""
+        """Refuse what was neither taken nor is known to be harmless: it may change what is computed."""
         left = sorted(set(self.tensors) - self.taken - set(ignored))
         if left:
             raise CheckpointError(
@@ -216,10 +217,11 @@ def is_torch_file(path: Path) -> bool:
         return True
     if start != b"PK\x03\x04":
         return False
-    if not zipfile.is_zipfile(path):  # the directory at its end is gone
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except _DAMAGE:  # the directory at its end is damaged, or was cut off: reading it will say so
         return True
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/data.pkl") for name in archive.namelist())
 
 
 def read_torch_file(path: Path, *, mapped: bool = False) -> Any:
@@ -234,7 +236,9 @@ def read_torch_file(path: Path, *, mapped: bool = False) -> Any:
         archived = zipfile.is_zipfile(path)
         if archived:
             _refuse_compressed(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and archived)
+        with warnings.catch_warnings():  # about foreign pickles, which are then refused
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and archived)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"refused, reading it could run code or it is damaged ({_first_sentence(error)})",
@@ -273,7 +277,7 @@ def write_folder(
 
 
 def _refuse_compressed(path: Path) -> None:
-    """torch stores its records as they are; a compressed one may unfold to any size."""
+    """Records that torch wrote are stored as they are; a compressed one may unfold to any size."""
     with zipfile.ZipFile(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise CheckpointError(

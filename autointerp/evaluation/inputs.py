@@ -183,7 +183,7 @@ def identity_of(
         "suite": settings,
         "subject": subject.sha256,
         "checkpoints": {entry.summary.name: [entry.summary.sha256, entry.summary.site] for entry in entries},
-        "corpus": corpus.fingerprint,
+        "corpus": corpus.fingerprint(),
         "device": subject.device.type,
         "autointerp": __version__,
         "torch": torch.__version__,

@@ -3,6 +3,7 @@
 import resource
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -39,16 +40,27 @@ def report_of(work: Work, findings: Findings) -> EvaluationReport:
         ]
         comparisons = compare_all(observations, of_dictionaries, _pairs(findings.measurables), **options)
     return EvaluationReport(
-        suite=suite.model_dump(mode="json", exclude_none=True),
+        suite=_publishable(suite),
         subject=work.subject.describe(),
         corpus=_corpus_facts(work, findings.calibration),
-        checkpoints=[entry.summary for entry in findings.measurables],
-        definitions=metrics,
-        results=results,
-        comparisons=comparisons,
+        checkpoints=tuple(entry.summary for entry in findings.measurables),
+        definitions=tuple(metrics),
+        results=tuple(results),
+        comparisons=tuple(comparisons),
         cost=_cost(work, findings.cost),
         provenance=provenance(seed=suite.seed, accelerator=_accelerator(work.subject)),
     )
+
+
+def _publishable(suite: Suite) -> dict[str, Any]:
+    """The suite without folders of this machine: reports are published, the run's suite.toml is not."""
+    content = suite.model_dump(mode="json", exclude_none=True)
+    for section in (content["corpus"], *content["checkpoints"]):
+        if Path(section.get("path", "")).is_absolute():
+            section["path"] = Path(section["path"]).name
+    if Path(content["subject"]["model"]).is_absolute():
+        content["subject"]["model"] = Path(content["subject"]["model"]).name
+    return content
 
 
 def _cost(work: Work, cost: PassCost) -> dict[str, Any]:

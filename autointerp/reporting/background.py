@@ -12,8 +12,8 @@ __all__ = ["checkpoints_section", "origin_section", "reproduce_command", "words_
 
 _SHOWN_HASH_DIGITS = 12
 _NORMALIZATION_WORDS = {
-    "none": "raw activations, as the subject makes them",
-    "layer_norm": "activations normalised per token (layer_norm); errors are measured after undoing it",
+    "none": "raw is activations as the subject makes them",
+    "layer_norm": "layer_norm is activations normalised per token, and errors are measured after undoing it",
 }
 
 
@@ -83,11 +83,11 @@ def _checkpoint_row(checkpoint: CheckpointSummary, shape: Sequence[int]) -> Row:
                 numbers.count(checkpoint.latent_count),
                 sort=checkpoint.latent_count,
                 kind="number",
-                detail=f"of {numbers.count(checkpoint.d_model)} dimensions",
+                detail=f"{numbers.count(checkpoint.d_model)} dimensions",
                 sparkline=tuple(count / tallest for count in shape) if tallest else (),
             ),
             Cell(checkpoint.site, sort=checkpoint.site, kind="code"),
-            Cell(checkpoint.normalization, sort=checkpoint.normalization),
+            Cell("raw" if checkpoint.normalization == "none" else checkpoint.normalization),
             Cell(checkpoint.sha256[:_SHOWN_HASH_DIGITS], kind="code", hint=checkpoint.sha256),
             Cell("; ".join(checkpoint.notes)),
         ),
@@ -98,9 +98,7 @@ def _checkpoint_row(checkpoint: CheckpointSummary, shape: Sequence[int]) -> Row:
 def _normalization_lead(checkpoints: Sequence[CheckpointSummary]) -> str:
     """Which inputs are raw and which normalised; a warning where both occur."""
     kinds = list(dict.fromkeys(checkpoint.normalization for checkpoint in checkpoints))
-    words = [
-        f"{kind} reads {_NORMALIZATION_WORDS.get(kind, 'activations as its format says')}" for kind in kinds
-    ]
+    words = [_NORMALIZATION_WORDS.get(kind, f"{kind} is what its format says") for kind in kinds]
     text = f"Input: {'; '.join(words)}." if words else "No checkpoint was evaluated."
     return f"{text} Both kinds occur in this report." if len(kinds) > 1 else text
 
@@ -160,7 +158,7 @@ def _is_duration(key: str, value: Any) -> bool:
     return "seconds" in key and isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _fact_cell(key: str, value: Any, *, longest: float) -> Cell:
+def _fact_cell(key: str, value: Any, *, longest: float | int) -> Cell:
     if isinstance(value, list | tuple):
         return Cell(", ".join(str(item) for item in value))
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -142,11 +142,13 @@ def density_histogram(report: EvaluationReport, observations: pl.DataFrame) -> H
     Rows have unit = latent, numerator = tokens on which it fired, denominator = tokens seen; rows of one
     latent are added up. Quarter-decade bins of log10(numerator / denominator), the same for every checkpoint.
     """
+    names = [checkpoint.name for checkpoint in report.checkpoints]
     per_latent = (
         observations.filter(
-            (pl.col("metric") == LATENT_DENSITY)
-            & (pl.col("slice") == "{}")
-            & (pl.col("status") == "measured")
+            pl.col("checkpoint").is_in(names),
+            pl.col("metric") == LATENT_DENSITY,
+            pl.col("slice") == "{}",
+            pl.col("status") == "measured",
         )
         .group_by("checkpoint", "unit")
         .agg(pl.col("numerator").sum(), pl.col("denominator").sum())

@@ -103,6 +103,7 @@ def _config() -> dict[str, Any]:
         "titleFontSize": 12,
         "titlePadding": 8,
         "labelFlush": False,
+        "titleLimit": 340,
     }
     legend = {
         "labelColor": "var(--ink)",

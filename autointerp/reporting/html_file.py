@@ -1,9 +1,9 @@
 """ReportDocument -> report.html: one file that opens without a network and runs only its own two scripts.
 
-Everything that came from outside (names, paths, reasons, documents) is escaped by the template engine; data
-for the scripts is embedded once as JSON that cannot close its element. The page's Content-Security-Policy
-admits exactly the two scripts by their hashes and no request at all, so that a mistake in escaping would still run
-nothing.
+Everything that came from outside (names, paths, reasons, documents) is escaped by the template engine;
+data for the scripts is embedded once as JSON that cannot close its element. The page's Content-Security-
+Policy admits exactly the two scripts by their hashes, and no request at all, so that a mistake in
+escaping would still run nothing.
 """
 
 import base64

@@ -34,6 +34,8 @@ __all__ = [
     "value_with_interval",
 ]
 
+Real = float | int
+"""Shape checks under tests tell the two apart."""
 MINUS = "−"
 """U+2212: as wide as a digit, unlike the hyphen."""
 NARROW_SPACE = "\u202f"
@@ -47,7 +49,7 @@ _SMALLEST_P = 0.001
 """Resampling with a few thousand draws says no more about a smaller p-value than that it is smaller."""
 
 
-def decimals_for(low: float, high: float) -> int:
+def decimals_for(low: Real, high: Real) -> int:
     """Decimals that show the width of `[low, high]`; where it has none, those that `low` needs."""
     width = abs(high - low)
     if width == 0.0:
@@ -57,21 +59,21 @@ def decimals_for(low: float, high: float) -> int:
     return _decimals(width, 2 if mantissa < _ONE_DIGIT_FROM else 1)
 
 
-def _decimals(magnitude: float, digits: int) -> int:
+def _decimals(magnitude: Real, digits: int) -> int:
     """Decimals at which a number of this magnitude has so many significant digits, within [0, 8]."""
     if magnitude == 0.0:
         return 0
     return min(max(digits - 1 - math.floor(math.log10(magnitude)), 0), _MOST_DECIMALS)
 
 
-def fixed(value: float, decimals: int) -> str:
+def fixed(value: Real, decimals: int) -> str:
     """`1234.5` -> `1 234.50`: grouped, with a real minus sign and no negative zero."""
     text = f"{abs(value):,.{decimals}f}".replace(",", NARROW_SPACE)
     is_zero = not any(digit in text for digit in "123456789")
     return text if value >= 0 or is_zero else f"{MINUS}{text}"
 
 
-def plain(value: float) -> str:
+def plain(value: Real) -> str:
     """A number without an interval: four significant digits, powers of ten when extreme."""
     if value == 0.0:
         return "0"
@@ -82,28 +84,28 @@ def plain(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def signed(value: float, decimals: int) -> str:
+def signed(value: Real, decimals: int) -> str:
     """With its sign always written: `+0.012`, `−0.003`; zero has none."""
     text = fixed(value, decimals)
     is_zero = not any(digit in text for digit in "123456789")
     return text if text.startswith(MINUS) or is_zero else f"+{text}"
 
 
-def interval(low: float, high: float, *, decimals: int | None = None, show_sign: bool = False) -> str:
+def interval(low: Real, high: Real, *, decimals: int | None = None, show_sign: bool = False) -> str:
     """`[0.0498, 0.0544]`."""
     digits = decimals_for(low, high) if decimals is None else decimals
     write = signed if show_sign else fixed
     return f"[{write(low, digits)}, {write(high, digits)}]"
 
 
-def value_with_interval(value: float, low: float, high: float, *, show_sign: bool = False) -> str:
+def value_with_interval(value: Real, low: Real, high: Real, *, show_sign: bool = False) -> str:
     """`0.0521 [0.0498, 0.0544]`, or with `show_sign`, for differences, `+0.012 [−0.001, +0.025]`."""
     digits = decimals_for(low, high)
     write = signed if show_sign else fixed
     return f"{write(value, digits)} {interval(low, high, decimals=digits, show_sign=show_sign)}"
 
 
-def plus_minus(value: float, low: float, high: float) -> str:
+def plus_minus(value: Real, low: Real, high: Real) -> str:
     """`0.0521 ± 0.0023` where both sides round to the same, else as `value_with_interval`."""
     digits = decimals_for(low, high)
     below, above = fixed(value - low, digits), fixed(high - value, digits)
@@ -117,14 +119,14 @@ def count(number: int) -> str:
     return fixed(number, 0)
 
 
-def p_value(p: float) -> str:
+def p_value(p: Real) -> str:
     """`0.034`, `0.2`; below a thousandth only `< 0.001`."""
     if p < _SMALLEST_P:
         return f"< {_SMALLEST_P}"
     return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: Real) -> str:
     """Two units at most: `850 ms`, `12.4 s`, `3 min 20 s`, `2 h 05 min`."""
     if round(seconds, 1) < 1:
         return f"{round(seconds * 1000)} ms"

@@ -54,7 +54,7 @@ class Cell:
     """One cell: what it says, and what it is sorted by."""
 
     text: str
-    sort: float | str | None = None
+    sort: float | int | str | None = None
     """None sorts last in either direction."""
     kind: Literal["text", "number", "code", "missing"] = "text"
     detail: str = ""

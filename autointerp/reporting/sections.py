@@ -59,7 +59,9 @@ def missing_section(report: EvaluationReport) -> Section:
     )
     columns = tuple(Column(title) for title in ("Status", "Checkpoint", "Metric", "Slice", "Reason"))
     table = Table("missing", "Results without a number", columns, rows, is_filterable=len(rows) > 12)
-    nothing = Callout("Nothing is missing", ("Every metric of every checkpoint has a number.",), "good")
+    nothing = Callout("Nothing is missing", ("Every metric that was asked for has a number.",), "good")
+    if not report.results:
+        nothing = Callout("No results", ("This run has no results at all.",), "neutral")
     return Section(
         name="missing",
         title="What has no number",

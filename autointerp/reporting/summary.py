@@ -47,9 +47,10 @@ def summary_section(report: EvaluationReport) -> Section:
     return Section(
         name="summary",
         title="Summary",
-        lead=f"Each number stands with its {_level_words(report)} interval. A value is marked best only where "
-        "its paired difference from the runner-up is significant after correction for all comparisons of this "
-        "report. Checkpoints differ in width and sparsity: the charts below show what one costs in the other.",
+        lead=f"Each number stands with its {_level_words(report)} interval. A value is marked best only "
+        "where its paired difference from the runner-up is significant after correction for all "
+        "comparisons of the report. Checkpoints differ in width and sparsity: the charts show what one "
+        "costs in the other.",
         parts=(summary_table(report, found), findings),
     )
 

@@ -7,10 +7,10 @@ the calibration mean are substituted once per site, whatever the number of dicti
 Cost per batch of T tokens, with b blocks above a site: one clean pass, then per dictionary its encoder (about
 2 T d_model latent_count flops) and one pass of b blocks and the unembedding.
 
-Memory, in numbers held, whatever the length of the corpus: two times T x vocabulary (clean
-log-probabilities and the logits of the pass that is running), T x d_model per site and two times for the
-dictionary at work, what `SparseAutoencoder.encode_sparse` holds, one chunk's tokens, and the sums of
-`document_sums` and `latent_firing`. Nothing of shape (token, latent) is made.
+Memory, in numbers held, whatever the length of the corpus: at most three times T x vocabulary (clean
+log-probabilities, the logits of the pass that is running and the copy that it hands out), T x d_model per
+site and three times for the dictionary at work, what `SparseAutoencoder.encode_sparse` holds, one chunk's
+tokens, and the sums of `document_sums` and `latent_firing`. Nothing of shape (token, latent) is made.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -118,7 +118,7 @@ class ActivationPass:
         self._calibration = calibration
         known = frozenset(name for family in families for name in family.metrics)
         self._wanted = known if metrics is None else known.intersection(metrics)
-        self._families = tuple(family for family in families if self._wanted & family.metrics.keys())
+        self._families = tuple(family for family in families if self._wanted.intersection(family.metrics))
         self._needs: frozenset[Need] = frozenset().union(
             *(needs for family in families for name, needs in family.metrics.items() if name in self._wanted)
         )
@@ -193,7 +193,7 @@ class ActivationPass:
 
     def _recorder(self, checkpoint: Checkpoint, documents: Sequence[str], chunk_name: str) -> Recorder:
         metrics = [
-            (family, family.start(checkpoint.name, documents, self._wanted & family.metrics.keys()))
+            (family, family.start(checkpoint.name, documents, self._wanted.intersection(family.metrics)))
             for family in self._families
         ]
         firing = LatentFiring(checkpoint.sae.latent_count, documents)

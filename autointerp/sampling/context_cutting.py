@@ -41,11 +41,6 @@ class ContextOptions:
             )
         if self.max_contexts_per_document is not None and self.max_contexts_per_document < 1:
             raise CorpusError("max_contexts_per_document must be at least 1", remedy="or leave it out")
-        if self.packing not in ("document", "packed") or self.special_tokens not in ("text", "parse"):
-            raise CorpusError(
-                f"packing = {self.packing!r}, special_tokens = {self.special_tokens!r} is not understood",
-                remedy="packing is document or packed, special_tokens text or parse",
-            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ document is complete when its chunk is done.
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ __all__ = [
 Split = Literal["calibration", "evaluation"]
 
 
+@runtime_checkable
 class DocumentSource(Protocol):
     """What gives documents; `corpus.open_corpus` makes one."""
 

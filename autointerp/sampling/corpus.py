@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from autointerp.errors import CorpusError
 from autointerp.sampling.corpora.hub_datasets import HubDataset
@@ -34,6 +34,7 @@ class Document:
     text: str
 
 
+@runtime_checkable
 class TextSource(Protocol):
     """One kind of corpus."""
 

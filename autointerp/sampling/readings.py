@@ -101,7 +101,7 @@ class PredictionTable:
 
     @classmethod
     def of(cls, batch: TokenBatch) -> "PredictionTable":
-        """The table of a batch. A beginning-of-text token is of no document: its prediction does not count."""
+        """The table of a batch. What a beginning-of-text token predicts does not count."""
         document = batch.document_index.long()
         counts = torch.zeros_like(batch.attention_mask)
         counts[:, :-1] = (

@@ -48,7 +48,8 @@ class Recorder:
         """Reconstruct, substitute and let every family look; what goes wrong is kept as a reason."""
         try:
             batch = self._reconstructed(work, reading, ablated)
-            self._firing.update(batch)
+            with work.cost.step("metrics"):
+                self._firing.update(batch)
         except (AutointerpError, ValueError, RuntimeError) as error:
             self._fail(self._wanted, error)
             return
@@ -57,7 +58,7 @@ class Recorder:
                 try:
                     metric.update(batch)
                 except (AutointerpError, ValueError, RuntimeError) as error:
-                    self._fail(self._wanted & family.metrics.keys(), error)
+                    self._fail(self._wanted.intersection(family.metrics), error)
 
     def _reconstructed(
         self, work: BatchPasses, reading: SiteReading, ablated: Ablated

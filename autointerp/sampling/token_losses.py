@@ -1,7 +1,8 @@
 """Logits -> cross entropy and KL divergence per predicted token, in blocks, so that memory stays small.
 
-Memory: one block holds at most `BLOCK_VALUES` logits; the clean log-probabilities are the only tensor of
-shape (prediction, vocabulary) that is kept, for as long as one batch lasts.
+Memory: one block holds at most `BLOCK_VALUES` logits (off the CPU `ACCELERATOR_BLOCK_VALUES`); the clean
+log-probabilities are the only tensor of shape (prediction, vocabulary) that is kept, for as long as one
+batch lasts.
 """
 
 from typing import NamedTuple
@@ -19,8 +20,10 @@ __all__ = [
     "substituted_losses",
 ]
 
-BLOCK_VALUES = 1 << 20
-"""Logits in a block: 4 MiB of float32, small enough to stay in a core's cache between the steps."""
+BLOCK_VALUES = 1 << 18
+"""Logits in a block: 1 MiB of float32, small enough to stay in a core's cache between the steps."""
+ACCELERATOR_BLOCK_VALUES = 1 << 26
+"""The same off the CPU, where many small steps cost more than memory: 256 MiB of float32."""
 
 
 class CleanPredictions(NamedTuple):
@@ -28,6 +31,8 @@ class CleanPredictions(NamedTuple):
 
     log_probabilities: Float[Tensor, "prediction vocabulary"]
     cross_entropy: Float[Tensor, " prediction"]
+    rules_out: bool
+    """Whether some token has probability 0 (a logit of minus infinity)."""
 
 
 class SubstitutedLosses(NamedTuple):
@@ -55,10 +60,11 @@ def clean_predictions(
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     log_probabilities = torch.empty(len(flat_index), logits.shape[1], dtype=dtype, device=logits.device)
-    for rows in _blocks(len(flat_index), logits.shape[1]):
+    for rows in _blocks(len(flat_index), logits):
         block = logits[flat_index[rows]].to(dtype)
         log_probabilities[rows] = torch.log_softmax(block, dim=1)
-    return CleanPredictions(log_probabilities, -_at(log_probabilities, target))
+    rules_out = bool(log_probabilities.isneginf().any())
+    return CleanPredictions(log_probabilities, -_at(log_probabilities, target), rules_out)
 
 
 def substituted_losses(
@@ -74,12 +80,13 @@ def substituted_losses(
     """
     dtype = clean.log_probabilities.dtype
     cross, kl = clean.cross_entropy.new_empty(len(target)), clean.cross_entropy.new_empty(len(target))
-    for rows in _blocks(len(flat_index), logits.shape[1]):
+    for rows in _blocks(len(flat_index), logits):
         substituted = torch.log_softmax(logits[flat_index[rows]].to(dtype), dim=1)
         cross[rows] = -_at(substituted, target[rows])
         log_clean = clean.log_probabilities[rows]
-        difference = log_clean - substituted
-        difference.masked_fill_(log_clean.isneginf(), 0.0)  # 0 log 0 = 0: tokens that the subject rules out
+        difference = torch.sub(log_clean, substituted, out=substituted)
+        if clean.rules_out:
+            difference.masked_fill_(log_clean.isneginf(), 0.0)  # 0 log 0 = 0
         kl[rows] = torch.linalg.vecdot(log_clean.exp(), difference)
     return SubstitutedLosses(cross, kl)
 
@@ -92,7 +99,7 @@ def cross_entropy(
     """Cross entropy alone, in nats, for passes whose KL nobody asks for."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
     losses = torch.empty(len(target), dtype=dtype, device=logits.device)
-    for rows in _blocks(len(flat_index), logits.shape[1]):
+    for rows in _blocks(len(flat_index), logits):
         block = logits[flat_index[rows]].to(dtype)
         losses[rows] = torch.logsumexp(block, dim=1) - _at(block, target[rows])
     return losses
@@ -104,6 +111,7 @@ def _at(
     return values.gather(1, target.unsqueeze(1)).squeeze(1)
 
 
-def _blocks(row_count: int, width: int) -> list[slice]:
-    height = max(1, BLOCK_VALUES // width)
+def _blocks(row_count: int, logits: Float[Tensor, "place vocabulary"]) -> list[slice]:
+    limit = BLOCK_VALUES if logits.device.type == "cpu" else ACCELERATOR_BLOCK_VALUES
+    height = max(1, limit // logits.shape[1])
     return [slice(start, min(start + height, row_count)) for start in range(0, row_count, height)]

@@ -112,6 +112,8 @@ def dissect(trace: BlockTrace) -> BlockAnatomy:
 
 
 def _parallel(added: Tensor, outputs: Sequence[_Event]) -> BlockAnatomy:
+    if _shallowest_explaining(added, outputs) is not None:  # one branch alone, as in Mamba
+        return BlockAnatomy(None, None, None)
     distinct: list[_Event] = []
     for event in sorted(outputs, key=lambda event: event.depth):
         if not any(torch.equal(event.value, other.value) for other in distinct):

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 
 from autointerp.errors import SubjectError
@@ -35,6 +38,20 @@ _SMALL_FILES = (
 _SAFETENSORS = ("model.safetensors", "model-*.safetensors")
 _PICKLES = ("pytorch_model.bin", "pytorch_model-*.bin")
 _HASH_BLOCK_BYTES = 1 << 22
+
+_FAULTS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    ImportError,
+    AssertionError,
+    StrictDataclassError,
+    UnpicklingError,
+)
+"""What transformers, torch and the hub's configuration classes were seen to raise on damaged files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +89,7 @@ def _checked_device(device: str | torch.device) -> torch.device:
         torch.empty(0, device=target)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise SubjectError(
-            f"there is no usable device {device!r} ({_first_line(error)})", remedy="use --device cpu"
+            f"there is no usable device {device!r} ({_reason(error)})", remedy="use --device cpu"
         ) from error
     return target
 
@@ -162,7 +179,7 @@ def _load_config(folder: Path, name: str) -> Any:
         )
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _FAULTS as error:
         raise _unusable(error, name, stated) from error
 
 
@@ -171,16 +188,15 @@ def _load_tokenizer(folder: Path, name: str) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except _FAULTS as error:
         raise SubjectError(
-            f"its tokenizer cannot be loaded ({_first_line(error)})",
+            f"its tokenizer cannot be loaded ({_reason(error)})",
             where=name,
             remedy="the folder needs the tokenizer's files, such as tokenizer.json",
         ) from error
 
 
 def _load_model(folder: Path, name: str, config: Any, dtype: torch.dtype) -> nn.Module:
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     if not _matching(folder, (*_SAFETENSORS, *_PICKLES)):
@@ -195,14 +211,16 @@ def _load_model(folder: Path, name: str, config: Any, dtype: torch.dtype) -> nn.
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, with the missing ones
         )
     except SafetensorError as error:
         raise SubjectError(
-            f"its weights are damaged ({_first_line(error)})", where=name, remedy="get an undamaged copy"
+            f"its weights are damaged ({_reason(error)})", where=name, remedy="get an undamaged copy"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+    except _FAULTS as error:
         raise _unusable(error, name, config.to_dict()) from error
-    absent = sorted({*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])})
+    mismatched = (key if isinstance(key, str) else key[0] for key in report["mismatched_keys"])
+    absent = sorted({*report["missing_keys"], *mismatched})
     if absent:
         raise SubjectError(
             f"{len(absent)} weights are missing or have another shape ({', '.join(absent[:3])})",
@@ -215,7 +233,7 @@ def _load_model(folder: Path, name: str, config: Any, dtype: torch.dtype) -> nn.
 def _unusable(error: Exception, name: str, config: dict[str, Any]) -> SubjectError:
     """Say in our words what transformers found wrong."""
     kind = config.get("model_type")
-    if "auto_map" in config or "trust_remote_code" in str(error):
+    if "trust_remote_code" in str(error):
         return SubjectError(
             "it needs code that comes with the model, which is never run",
             where=name,
@@ -228,15 +246,14 @@ def _unusable(error: Exception, name: str, config: dict[str, Any]) -> SubjectErr
             remedy="use a decoder-only language model",
         )
     return SubjectError(
-        f"it cannot be loaded as a model of type {kind!r} ({_first_line(error)})",
+        f"it cannot be loaded as a model of type {kind!r} ({_reason(error)})",
         where=name,
         remedy="get an undamaged copy, or a newer transformers if the architecture is new",
     )
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _check_weights(model: nn.Module, name: str) -> None:

@@ -41,13 +41,15 @@ class Places:
         """The site, if the model has it; the path of a whole block means its resid_post.
 
         Raises:
-            SiteError: it has no such block or module.
+            SiteError: it has no such block, branch or module.
         """
         site = parse_site(site) if isinstance(site, str) else site
         count = len(self._blocks.modules)
         if site.layer is not None and site.layer >= count:
             raise self._error(site, f"there is no block {site.layer}", f"its blocks are 0 to {count - 1}")
         if site.module is None:
+            # Found now, which may take a run of its own, and not later in the midst of another run.
+            self.module(site)
             return site
         try:
             self._model.get_submodule(site.module)

@@ -270,7 +270,8 @@ class SubjectModel:
             if site.kind == "resid_mid":
                 self._replace_middle(site, new, stack)
             else:
-                stack.enter_context(self._at(site, lambda old: new.view(old.shape)))
+                # A copy, since some models add to it in place (Falcon's MLP output).
+                stack.enter_context(self._at(site, lambda old: new.view(old.shape).clone()))
             return self._run(tokens, mask)
 
     def _skip_below(self, site: Site, block_inputs: Mapping[int, Tensor], stack: ExitStack) -> None:
@@ -282,7 +283,7 @@ class SubjectModel:
             stack.enter_context(pass_through(blocks[:first], self._forms))
         elif inner is not None and inner in block_inputs:
             stack.enter_context(pass_through(blocks[:inner], self._forms))
-            stack.enter_context(on_input(blocks[inner], lambda _old: block_inputs[inner]))
+            stack.enter_context(on_input(blocks[inner], lambda _old: block_inputs[inner].clone()))
 
     def _replace_middle(self, site: Site, new: Tensor, stack: ExitStack) -> None:
         """Replace the residual between attention and MLP.
@@ -294,7 +295,7 @@ class SubjectModel:
 
         def replace(old: Tensor) -> Tensor:
             changes.append(new - old.view(new.shape))
-            return new.view(old.shape)
+            return new.view(old.shape).clone()
 
         stack.enter_context(self._at(site, replace))
         block = self.blocks.modules[self._places.inner_layer(site) or 0]

@@ -51,6 +51,10 @@ TINY_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "max_position_embeddings": 128,
         },
     ),
+    "falcon": (
+        "falcon",
+        {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 128},
+    ),
     "bloom": ("bloom", {"hidden_size": 32, "n_layer": 3, "n_head": 4}),
 }
 """Name of a family -> its `model_type` and the configuration that makes it small."""

@@ -7,7 +7,7 @@ running the subject. Knows nothing of autoencoders.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from autointerp.errors import CorpusError
 __all__ = ["ActivationBlock", "ActivationSource", "ReadableSubject", "StreamPosition", "TokenChunk"]
 
 
+@runtime_checkable
 class _Tokens(Protocol):
     @property
     def tokens(self) -> Int[Tensor, "batch position"]: ...
@@ -26,6 +27,7 @@ class _Tokens(Protocol):
     def attention_mask(self) -> Bool[Tensor, "batch position"]: ...
 
 
+@runtime_checkable
 class TokenChunk(Protocol):
     """What is used of a `CorpusChunk`."""
 
@@ -35,6 +37,7 @@ class TokenChunk(Protocol):
         ...
 
 
+@runtime_checkable
 class ReadableSubject(Protocol):
     """What is used of a `SubjectModel`."""
 

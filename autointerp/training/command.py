@@ -1,126 +1,158 @@
-"""What `autointerp train` asks for -> a trained checkpoint on disk, with its record beside it."""
+"""From the words of `autointerp train` to a checkpoint on disk: one autoencoder on one site."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from autointerp.checkpoints.activation_functions import ReLU, TopK
+from autointerp.checkpoints.load import write_checkpoint
+from autointerp.checkpoints.sparse_autoencoder import InputNormalization, SparseAutoencoder
 from autointerp.errors import BadInputError
 from autointerp.progress import SILENT, Progress
-from autointerp.sampling.contexts import ContextOptions, corpus_chunks
-from autointerp.sampling.corpus import Corpus, open_corpus
+from autointerp.sampling.contexts import ContextOptions, CorpusChunk, corpus_chunks
+from autointerp.sampling.corpus import open_corpus
 from autointerp.subject.subject_model import SubjectModel
-from autointerp.training.export import write_record, write_trained
-from autointerp.training.options import TrainingOptions
-from autointerp.training.trainer import RunSettings, TrainedAutoencoder, TrainingProgress, train_autoencoders
+from autointerp.training.options import Architecture, TrainingOptions
+from autointerp.training.trainer import (
+    RunSettings,
+    TrainedAutoencoder,
+    TrainingProgress,
+    train_autoencoders,
+)
 
-__all__ = ["TrainingRequest", "train_checkpoint"]
+__all__ = ["corpus_kind", "normalization_for", "train_checkpoint"]
 
-_RAW_FORMATS = ("sparsify", "dictionary_learning")
-_CHUNK_TOKENS = 16_384
-_KIND_OF_SUFFIX = {".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
-
-
-@dataclass(frozen=True)
-class TrainingRequest:
-    """The command line's choices; what is not here keeps `TrainingOptions`' defaults."""
-
-    subject: str
-    site: str
-    out: Path
-    corpus: str = "stdlib"
-    kind: str = "auto"
-    architecture: Literal["topk", "multi_topk", "relu"] = "topk"
-    latent_count: int = 1024
-    k: int = 32
-    l1_coefficient: float = 5e-3
-    token_count: int = 2_000_000
-    context_length: int = 64
-    form: Literal["openai", "saelens", "sparsify", "dictionary_learning"] = "saelens"
-    seed: int = 0
-    device: str = "auto"
+_CHUNK_TOKENS = 32_768
+_BATCH_TOKENS = 4096
+_SUFFIX_KINDS = {".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
 
 
-def train_checkpoint(request: TrainingRequest, *, progress: Progress = SILENT) -> dict[str, Any]:
-    """Train, write the checkpoint and its record, and return what is worth printing.
+def train_checkpoint(  # noqa: PLR0913 - one argument per flag of the verb
+    *,
+    subject: str,
+    site: str,
+    out: Path,
+    corpus: str,
+    kind: str,
+    architecture: Architecture,
+    latent_count: int,
+    k: int,
+    l1_coefficient: float,
+    token_count: int,
+    context_length: int,
+    form: str,
+    seed: int,
+    device: str,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Train an autoencoder and write it at `out`; a run that was stopped goes on when called again.
 
-    The checkpoint lands at `out` (a `.pt` file for `openai`, else a folder), the record at
-    `<out>.training.json`, the state that a killed run goes on from in `<out>.state/`, removed at the end.
+    Beside the checkpoint lies `<out>.training.json`, the record that is also returned; while training lasts,
+    `<out>.state/` holds what resuming needs. `k` counts for TopK and Multi-TopK only, `l1_coefficient`
+    for ReLU only.
 
     Raises:
-        BadInputError: the subject, the text, the options or the target cannot be used.
+        BadInputError: something is at `out` already, or the options cannot be trained.
+        CheckpointError: the format cannot hold this kind of autoencoder (said before training).
+        SubjectError: the subject cannot be loaded or has no such site.
+        CorpusError: there is no text, or too little.
     """
-    _refuse_existing(request.out)
-    options = _options(request)
-    corpus = _corpus(request)
-    device = request.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    subject = SubjectModel.load(request.subject, device=device)
-    state = request.out.with_name(request.out.name + ".state")
-    with progress.step("training", total=options.token_budget, unit="token") as advance:
-        [trained] = train_autoencoders(
-            subject,
-            request.site,
-            partial(_chunks, corpus, subject, request.context_length),
+    if out.exists():
+        raise BadInputError(
+            "something is there already", where=out, remedy="choose another --out or delete it"
+        )
+    is_relu = architecture == "relu"
+    options = TrainingOptions(
+        latent_count,
+        architecture,
+        k=None if is_relu else k,
+        l1_coefficient=l1_coefficient if is_relu else 0.0,
+        normalization=normalization_for(form, architecture),
+        token_budget=token_count,
+        seed=seed,
+    )
+    _refuse_unfit_format(options, form)
+    model = SubjectModel.load(subject, device=_chosen_device(device))
+    contexts = ContextOptions(context_length=context_length)
+    texts = open_corpus(corpus_kind(corpus) if kind == "auto" else kind, path=corpus)
+
+    def chunks() -> Iterator[CorpusChunk]:
+        return corpus_chunks(
+            texts, model.tokenizer, contexts, batch_tokens=_BATCH_TOKENS, chunk_tokens=_CHUNK_TOKENS
+        )
+
+    state = out.with_name(f"{out.name}.state")
+    with progress.step("training", total=options.steps * options.batch_tokens, unit="tokens") as advance:
+        trained = train_autoencoders(
+            model,
+            site,
+            chunks,
             [options],
             state,
-            settings=RunSettings(context_length=request.context_length, prepend_bos=True, seed=request.seed),
-            progress=_teller(advance),
-        )
-    return _written(trained, request, state)
+            settings=RunSettings(context_length=context_length, prepend_bos=contexts.prepend_bos, seed=seed),
+            progress=_Advances(advance),
+        )[0]
+    _write(trained, out, form)
+    shutil.rmtree(state)
+    return trained.record
 
 
-def _refuse_existing(out: Path) -> None:
-    if out.exists():
-        raise BadInputError("already exists", where=out, remedy="name another --out, or move it away")
+def corpus_kind(corpus: str) -> str:
+    """The kind that `auto` means: by the name, by what a folder holds; what is no path is a data set."""
+    if corpus == "stdlib":
+        return "stdlib"
+    path = Path(corpus).expanduser()
+    if path.is_dir():
+        suffixes = {each.suffix for each in path.rglob("*") if each.is_file()}
+        return next((kind for suffix, kind in _SUFFIX_KINDS.items() if suffix in suffixes), "text")
+    if path.suffix in _SUFFIX_KINDS:
+        return _SUFFIX_KINDS[path.suffix]
+    return "text" if path.exists() or path.suffix else "datasets"
 
 
-def _options(request: TrainingRequest) -> TrainingOptions:
-    is_relu = request.architecture == "relu"
-    is_raw = request.form in _RAW_FORMATS or (request.form == "openai" and is_relu)
-    return TrainingOptions(
-        latent_count=request.latent_count,
-        architecture=request.architecture,
-        k=None if is_relu else request.k,
-        l1_coefficient=request.l1_coefficient if is_relu else 0.0,
-        normalization="none" if is_raw else "layer_norm",
-        token_budget=request.token_count,
-        seed=request.seed,
+def normalization_for(form: str, architecture: Architecture) -> Any:
+    """layer_norm where the format can hold it: saelens always, openai for TopK; elsewhere raw activations."""
+    holds = form == "saelens" or (form == "openai" and architecture != "relu")
+    return "layer_norm" if holds else "none"
+
+
+class _Advances:
+    """Turns "so far" into "more"."""
+
+    def __init__(self, advance: Any) -> None:
+        self._advance, self._shown = advance, 0
+
+    def __call__(self, progress: TrainingProgress) -> None:
+        self._advance(progress.tokens - self._shown)
+        self._shown = progress.tokens
+
+
+def _chosen_device(device: str) -> str:
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def _refuse_unfit_format(options: TrainingOptions, form: str) -> None:
+    """Write a dictionary of two latents, so that an hour of training does not end in a refusal."""
+    tiny = SparseAutoencoder(
+        encoder_weight=torch.eye(2),
+        encoder_bias=torch.zeros(2),
+        decoder_weight=torch.eye(2),
+        decoder_bias=torch.zeros(2),
+        pre_bias=torch.zeros(2),
+        activation=ReLU() if options.k is None else TopK(1),
+        normalization=InputNormalization(options.normalization),
     )
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(tiny, Path(folder) / ("sae.pt" if form == "openai" else "sae"), format=form)
 
 
-def _corpus(request: TrainingRequest) -> Corpus:
-    kind = request.kind
-    if kind == "auto":
-        suffix = Path(request.corpus).suffix
-        kind = "stdlib" if request.corpus == "stdlib" else _KIND_OF_SUFFIX.get(suffix, "text")
-    return open_corpus(kind=kind, path=None if kind == "stdlib" else request.corpus)
-
-
-def _chunks(corpus: Corpus, subject: SubjectModel, context_length: int) -> Any:
-    options = ContextOptions(context_length=context_length)
-    return corpus_chunks(corpus, subject.tokenizer, options, batch_tokens=2048, chunk_tokens=_CHUNK_TOKENS)
-
-
-def _teller(advance: Callable[[float], None]) -> Callable[[TrainingProgress], None]:
-    told = 0
-
-    def tell(where: TrainingProgress) -> None:
-        nonlocal told
-        advance(where.tokens - told)
-        told = where.tokens
-
-    return tell
-
-
-def _written(trained: TrainedAutoencoder, request: TrainingRequest, state: Path) -> dict[str, Any]:
-    write_trained(trained, request.out, format=request.form)
-    write_record(trained, request.out.with_name(request.out.name + ".training.json"))
-    for file in state.iterdir():
-        file.unlink()
-    state.rmdir()
-    return {"checkpoint": str(request.out), "format": request.form, **trained.record["held_out"]}
+def _write(trained: TrainedAutoencoder, out: Path, form: str) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(trained.sae, out, format=form)
+    record = out.with_name(f"{out.name}.training.json")
+    record.write_text(json.dumps(trained.record, indent=1, allow_nan=False) + "\n", encoding="utf-8")

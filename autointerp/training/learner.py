@@ -1,7 +1,7 @@
 """One autoencoder in training: takes batches, holds weights, optimiser, average and silence counter."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -39,7 +39,7 @@ class Scaling:
     """`total_variance` of the sample in the space of the loss."""
 
     @classmethod
-    def of(cls, sample: Float[Tensor, "token d_model"], options: TrainingOptions) -> Self:
+    def of(cls, sample: Float[Tensor, "token d_model"], options: TrainingOptions) -> "Scaling":
         """Measure a sample.
 
         Raises:
@@ -79,7 +79,7 @@ class Learner:
         options: TrainingOptions,
         sample: Float[Tensor, "token d_model"],
         device: torch.device | str = "cpu",
-    ) -> Self:
+    ) -> "Learner":
         """Before the first step; `sample` gives the scale, the variance and the bias."""
         scaling = Scaling.of(sample, options)
         generator = torch.Generator().manual_seed(options.seed)
@@ -89,7 +89,7 @@ class Learner:
         return cls._around(options, scaling, Parameters(*(tensor.to(device) for tensor in start)))
 
     @classmethod
-    def _around(cls, options: TrainingOptions, scaling: Scaling, start: Parameters) -> Self:
+    def _around(cls, options: TrainingOptions, scaling: Scaling, start: Parameters) -> "Learner":
         parameters = Parameters(*(tensor.clone().requires_grad_() for tensor in start))
         return cls(
             options,
@@ -99,7 +99,7 @@ class Learner:
             torch.optim.Adam(
                 list(parameters), lr=options.learning_rate, betas=_ADAM_BETAS, eps=_ADAM_EPS, fused=True
             ),
-            WeightAverage.of(list(parameters), options.ema_decay),
+            WeightAverage.of(list(parameters), options.average_decay),
             SilenceCounter.new(options.latent_count, start.bias.device),
         )
 
@@ -195,7 +195,7 @@ class Learner:
         }
 
     @classmethod
-    def from_state(cls, options: TrainingOptions, state: dict[str, Any]) -> Self:
+    def from_state(cls, options: TrainingOptions, state: dict[str, Any]) -> "Learner":
         """The learner that `state` was taken from."""
         scaling = Scaling(InputNormalization(options.normalization), *state["scaling"])
         learner = cls._around(options, scaling, Parameters(*state["parameters"]))

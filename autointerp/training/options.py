@@ -17,6 +17,7 @@ _ARCHITECTURES = ("topk", "multi_topk", "relu")
 _NORMALIZATIONS = ("layer_norm", "none")
 _PRODUCT_DTYPES = ("float32", "bfloat16")
 _PAPER_DEAD_TOKENS = 10_000_000
+_PAPER_EMA_DECAY = 0.999
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,16 @@ class TrainingOptions:
     """Part of the budget over which the learning rate grows linearly from 0."""
     decay_fraction: float = 0.3
     """Part of the budget, at its end, over which the learning rate falls linearly to 0 (paper: constant)."""
-    batch_tokens: int = 4096
-    """Tokens per optimiser step (paper: 131,072)."""
+    batch_tokens: int = 2048
+    """Tokens per optimiser step (paper: 131,072): at a small budget more, noisier steps get further."""
     token_budget: int = 2_000_000
     """Tokens to train on, the same for all autoencoders of a run; rounded down to whole batches."""
     dead_after_tokens: int | None = None
     """A latent is dead after so many tokens without firing; None: 1/20 of the budget, at most 10M
     (the paper's)."""
-    ema_decay: float = 0.999
-    """Decay per step of the weight average that is kept; 0: the last weights are kept."""
+    ema_decay: float | None = None
+    """Decay per step of the weight average that is kept; 0: the last weights are kept; None: the paper's
+    0.999, or less, so that the average reaches back over 5 % of the steps at most."""
     seed: int = 0
     product_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Precision of the dense matrix products; weights, sums and the optimiser are float32 always."""
@@ -99,6 +101,13 @@ class TrainingOptions:
         if self.dead_after_tokens is not None:
             return self.dead_after_tokens
         return max(1, min(_PAPER_DEAD_TOKENS, self.token_budget // 20))
+
+    @property
+    def average_decay(self) -> float:
+        """Decay per step of the weight average."""
+        return (
+            min(_PAPER_EMA_DECAY, max(0.0, 1 - 20 / self.steps)) if self.ema_decay is None else self.ema_decay
+        )
 
     def aux_count(self, d_model: int) -> int:
         """Dead latents per token in the AuxK term: as asked, or the power of two nearest to d_model / 2."""
@@ -156,7 +165,7 @@ def _check_numbers(options: TrainingOptions) -> None:
             f"the budget of {options.token_budget} tokens is less than one batch of {options.batch_tokens}",
             "raise token_budget or lower batch_tokens",
         )
-    if options.learning_rate <= 0 or not 0 <= options.ema_decay < 1:
+    if options.learning_rate <= 0 or not 0 <= (options.ema_decay or 0) < 1:
         _refuse("learning_rate must be above 0 and ema_decay in [0, 1)")
     if min(options.aux_k or 0, options.dead_after_tokens or 0, options.aux_coefficient) < 0:
         _refuse("aux_k, aux_coefficient and dead_after_tokens must not be negative")

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,12 @@ def load_state(path: Path, identity: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state = torch.load(path, weights_only=True)
+        # What is no archive would go to torch's reader of its old format, which fails in any way it likes.
+        state = torch.load(path, weights_only=True) if zipfile.is_zipfile(path) else None
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise BadInputError(
-            "the saved state cannot be read", where=path, remedy="delete it to start over"
-        ) from error
+        raise _unreadable(path) from error
+    if not isinstance(state, dict):
+        raise _unreadable(path)
     if state.get("identity") != identity:
         raise BadInputError(
             "the folder holds the state of a run with another subject, site or options",
@@ -44,3 +46,7 @@ def load_state(path: Path, identity: str) -> dict[str, Any] | None:
             remedy="choose another folder, or delete it to start over",
         )
     return state
+
+
+def _unreadable(path: Path) -> BadInputError:
+    return BadInputError("the saved state cannot be read", where=path, remedy="delete it to start over")

@@ -216,7 +216,9 @@ def main() -> None:
         "--only", nargs="*", default=[], help="names of the checkpoints to train; default: all"
     )
     parser.add_argument("--state", type=Path, default=HERE / "build" / "autoencoders", help="for resuming")
+    parser.add_argument("--workers", type=int, default=2, help="threads, each with one torch thread")
     given = parser.parse_args()
+    torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     subject = SubjectModel.load(DEMO / "subject")
     chosen = [recipe for recipe in recipes(given.tokens) if not given.only or recipe.name in given.only]
@@ -226,7 +228,7 @@ def main() -> None:
         TokenStream(given.build / "tokens.uint16"),
         [recipe.options for recipe in chosen],
         given.state,
-        settings=RunSettings(context_length=CONTEXT, prepend_bos=True),
+        settings=RunSettings(context_length=CONTEXT, prepend_bos=True, workers=given.workers),
         progress=report,
     )
     replace_checkpoints(list(zip(chosen, trained, strict=True)), subject, given.out)

@@ -111,11 +111,11 @@ def documents() -> dict[str, list[int]]:
     """The subject's own greedy continuations: text that it predicts well, so that damage raises the loss."""
     starts = random_documents([3] * 9, vocabulary_size=subject().vocabulary_size)
     found = {}
-    for place, (document, ids) in enumerate(starts.items()):
-        while len(ids) < 5 + place:
-            logits = subject().read_with_logits(torch.tensor([[BOS, *ids]]), []).logits
-            ids = [*ids, int(logits[0, -1, 3:].argmax()) + 3]
-        found[document] = ids
+    for place, (document, start) in enumerate(starts.items()):
+        found[document] = [*start]
+        while len(found[document]) < 5 + place:
+            logits = subject().read_with_logits(torch.tensor([[BOS, *found[document]]]), []).logits
+            found[document].append(int(logits[0, -1, 3:].argmax()) + 3)
     return found
 
 

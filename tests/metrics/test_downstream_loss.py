@@ -75,7 +75,7 @@ def oracle(
         "clean": lambda x: x,
         "substituted": lambda x: checkpoint.sae.reconstruct(x[0]).unsqueeze(0),
         "zero": torch.zeros_like,
-        "mean": lambda x: mean.expand_as(x),
+        "mean": mean.expand_as,
     }
     found: dict[str, dict[tuple[str, int], float]] = {name: {} for name in [*changes, "kl", "place"]}
     for batch in chunk.batches:

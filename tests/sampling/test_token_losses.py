@@ -7,7 +7,7 @@ from autointerp.sampling import token_losses
 from autointerp.sampling.token_losses import clean_predictions, cross_entropy, substituted_losses
 
 
-@pytest.fixture(params=[1 << 20, 7, 50])
+@pytest.fixture(params=[1 << 18, 7, 50])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_losses, "BLOCK_VALUES", request.param)
 

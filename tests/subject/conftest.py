@@ -15,6 +15,7 @@ BLOCKS = {
     "gpt_neox_sequential": "gpt_neox.layers",
     "opt": "model.decoder.layers",
     "bloom": "transformer.h",
+    "falcon": "transformer.h",
 }
 ATTENTION = {
     "llama": "self_attn",
@@ -26,6 +27,7 @@ ATTENTION = {
     "gpt_neox_sequential": "attention",
     "opt": "self_attn",
     "bloom": "self_attention.dense",
+    "falcon": "self_attention",
 }
 MLP = {
     "llama": "mlp",
@@ -37,6 +39,7 @@ MLP = {
     "gpt_neox_sequential": "mlp",
     "opt": "fc2",
     "bloom": "mlp.dense_4h_to_h",
+    "falcon": "mlp",
 }
 
 
@@ -48,7 +51,7 @@ class Family:
         self.subject = tiny_subject(name)
         self.model = self.subject.model
         self.blocks = list(self.model.get_submodule(BLOCKS[name]))
-        self.is_parallel = name == "gpt_neox"
+        self.is_parallel = name in ("gpt_neox", "falcon")
 
     def block_path(self, layer):
         return f"{BLOCKS[self.name]}.{layer}"

@@ -200,3 +200,10 @@ def test_branches_are_found_in_half_precision_too(dtype, tokens):
     block = subject.blocks.modules[1]
     oracle = captured(subject.model, tokens, outputs=[block.post_attention_layernorm])
     assert torch.equal(read["blocks.1.hook_attn_out"], oracle["output", block.post_attention_layernorm])
+
+
+def test_a_branch_is_found_when_other_sites_are_read_along_with_it_for_the_first_time(tokens):
+    subject = tiny_subject("llama", seed=1)
+    sites = ["blocks.0.hook_resid_pre", "blocks.2.hook_mlp_out", "blocks.1.hook_resid_mid"]
+    read = subject.read(tokens, sites)
+    assert {value.shape for value in read.values()} == {(3, 10, 32)}

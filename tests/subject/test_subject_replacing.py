@@ -51,7 +51,9 @@ def test_reentering_at_a_residual_site_equals_a_full_pass_with_it_replaced(
     assert torch.equal(logits, full_pass(family, tokens, used, [(family.blocks[layer], new)]))
     assert not torch.equal(logits, clean.logits)
     if layer < 2:
-        assert torch.equal(family.subject.logits_from(f"blocks.{layer + 1}.hook_resid_pre", new, clean), logits)
+        assert torch.equal(
+            family.subject.logits_from(f"blocks.{layer + 1}.hook_resid_pre", new, clean), logits
+        )
 
 
 @pytest.mark.parametrize("branch", ["attn_out", "mlp_out"])
@@ -66,9 +68,11 @@ def test_reentering_at_a_branch_equals_a_full_pass_with_it_replaced(family, toke
 
 
 def test_replacing_the_middle_equals_a_full_pass_with_another_attention_output(family, tokens, mask):
-    if family.is_parallel:
-        pytest.skip("no residual lies between attention and MLP of parallel blocks")
     sites = ["blocks.1.hook_resid_pre", "blocks.1.hook_resid_mid"]
+    if family.is_parallel:
+        with pytest.raises(SiteError, match="read the same input"):
+            family.subject.logits_from(sites[1], torch.zeros(3, 10, 32), tokens)
+        return
     clean = family.subject.read_with_logits(tokens, sites, mask)
     before, middle = clean.activations.values()
     new = noise(middle)
@@ -111,10 +115,23 @@ def test_blocks_below_the_site_are_not_run(family, tokens, kind, mlps, attention
     with ExitStack() as stack:
         for layer in range(3):
             for name, module in (("mlp", family.mlp(layer)), ("attention", family.attention(layer))):
-                hook = module.register_forward_hook(lambda *_, name=name, layer=layer: calls[name].append(layer))
+                hook = module.register_forward_hook(
+                    lambda *_, name=name, layer=layer: calls[name].append(layer)
+                )
                 stack.callback(hook.remove)
         family.subject.logits_from(site, clean.activations[site], clean)
     assert calls == {"mlp": mlps, "attention": attentions}
+
+
+def test_replacing_leaves_activations_and_clean_pass_as_they_were(family, tokens):
+    sites = family.block_sites(1)
+    clean = family.subject.read_with_logits(tokens, sites)
+    before = {site: clean.activations[site].clone() for site in sites}
+    inputs = {layer: value.clone() for layer, value in clean.block_inputs.items()}
+    for site in sites:
+        family.subject.logits_from(site, clean.activations[site], clean)
+        assert torch.equal(clean.activations[site], before[site]), site
+    assert all(torch.equal(clean.block_inputs[layer], inputs[layer]) for layer in inputs)
 
 
 def test_several_sites_of_one_pass_can_each_be_replaced(family, tokens, mask):
@@ -133,14 +150,14 @@ def test_the_model_is_as_before_after_replacing_and_after_an_error_in_it(family,
     family.subject.logits_from(site, noise(clean.activations[site]), clean)
     assert torch.equal(family.subject.read_with_logits(tokens, []).logits, clean.logits)
 
-    class Broken(RuntimeError):
+    class BrokenError(RuntimeError):
         pass
 
     def fail(*_):
-        raise Broken
+        raise BrokenError
 
     hook = family.mlp(2).register_forward_hook(fail)
-    with pytest.raises(Broken):
+    with pytest.raises(BrokenError):
         family.subject.logits_from(site, noise(clean.activations[site]), clean)
     hook.remove()
     assert all("forward" not in block.__dict__ for block in family.blocks)

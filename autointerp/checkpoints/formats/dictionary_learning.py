@@ -1,8 +1,8 @@
 """saprmarks/dictionary_learning: a folder with ae.pt (a state dictionary) and config.json.
 
-Read are the classes AutoEncoder and AutoEncoderTopK; the others are refused by name. Weights are taken as they
-lie in the file: the library's own `AutoEncoder.from_pretrained` by default moves the decoder's norms into the
-encoder, so its activations are ours times the norm of the decoder row.
+Read are the classes AutoEncoder and AutoEncoderTopK; the others are refused by name. Weights are taken as
+they lie in the file: the library's own `AutoEncoder.from_pretrained` by default moves the decoder's norms
+into the encoder, so its activations are ours times the norm of the decoder row.
 """
 
 import math
@@ -118,14 +118,14 @@ def write(sae: SparseAutoencoder, path: Path, *, dtype: torch.dtype = torch.floa
 def _state(path: Path) -> tuple[Mapping[str, Any], float, tuple[str, ...]]:
     """The weights, and what their biases must be multiplied by.
 
-    Finished files have the training's activation scale in their biases already. A backup wraps the weights in a
-    dictionary beside the optimizer, its biases still in the scaled space.
+    Finished files have the training's activation scale in their biases already. A backup wraps the weights in
+    a dictionary beside the optimizer, its biases still in the scaled space.
     """
     stored = read_torch_file(path)
     if not isinstance(stored, Mapping):
         raise CheckpointError(f"holds a {type(stored).__name__}, no state dictionary", where=path)
     if "ae" not in stored:
-        return stored, 1.0, ()
+        return _named(stored), 1.0, ()
     factor = stored.get("norm_factor")
     factor = factor.item() if isinstance(factor, Tensor) and factor.numel() == 1 else factor
     if (
@@ -141,6 +141,10 @@ def _state(path: Path) -> tuple[Mapping[str, Any], float, tuple[str, ...]]:
         float(factor),
         (f"a training backup: biases multiplied by its norm_factor {factor:g}",),
     )
+
+
+def _named(state: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): value for name, value in state.items()}
 
 
 def _topk(table: TensorTable, trainer: Configuration) -> tuple[TopK, tuple[str, ...]]:
@@ -161,19 +165,29 @@ def _topk(table: TensorTable, trainer: Configuration) -> tuple[TopK, tuple[str, 
 def _metadata(
     trainer: Configuration, buffer: Configuration | None, notes: tuple[str, ...]
 ) -> CheckpointMetadata:
-    submodule, layer = trainer.text("submodule_name"), trainer.whole_number("layer")
-    site, guess = submodule, ()
-    if submodule and (match := _SUBMODULE.fullmatch(submodule)):
-        site = f"blocks.{int(match[2])}.hook_{match[1]}"
-    elif not submodule and layer is not None:
-        site = f"blocks.{layer}.hook_resid_post"
-        guess = ("the file says the layer only: its output taken as the site",)
+    site, site_notes = _site(trainer, (buffer and buffer.text("io")) or "out")
     return CheckpointMetadata(
         site=site,
         subject=trainer.text("lm_name"),
         context_length=buffer.size("ctx_len") if buffer else None,
-        notes=(*notes, *guess),
+        notes=(*notes, *site_notes),
     )
+
+
+def _site(trainer: Configuration, side: str) -> tuple[str | None, tuple[str, ...]]:
+    """The site, and what is uncertain about it; `side` says which end of the module was recorded."""
+    submodule, layer = trainer.text("submodule_name"), trainer.whole_number("layer")
+    if side == "in_and_out":
+        raise CheckpointError("a transcoder (buffer.io in_and_out) is not supported yet", where=trainer.where)
+    if side != "out":
+        return None, (
+            f"the file says the {side}put of {submodule or f'layer {layer}'}: name the site in the suite",
+        )
+    if submodule and (match := _SUBMODULE.fullmatch(submodule)):
+        return f"blocks.{int(match[2])}.hook_{match[1]}", ()
+    if submodule or layer is None:
+        return submodule, ()
+    return f"blocks.{layer}.hook_resid_post", ("the file says the layer only: its output taken as the site",)
 
 
 def _stored_activation(activation: ActivationFunction) -> tuple[str, dict[str, Tensor]]:

@@ -1,9 +1,9 @@
 """OpenAI's sparse_autoencoder: one torch file that holds a state dictionary, tensors and two settings.
 
-Keys: pre_bias[d], encoder.weight[n,d], latent_bias[n], decoder.weight[d,n] (tied: decoder.linear.weight[n,d]),
-three statistics buffers, `activation` (a name) and `activation_state_dict` (its settings). There is no flag for
-the normalisation: it is layer_norm exactly when the activation is TopK. Published TopK files also carry flat
-`activation.*` keys, which repeat the settings and are dropped.
+Keys: pre_bias[d], encoder.weight[n,d], latent_bias[n], decoder.weight[d,n] (tied:
+decoder.linear.weight[n,d]), three statistics buffers, `activation` (a name) and `activation_state_dict` (its
+settings). There is no flag for the normalisation: it is layer_norm exactly when the activation is TopK. TopK
+files may also carry flat `activation.*` keys, which repeat the settings and are dropped.
 """
 
 from collections import OrderedDict
@@ -109,8 +109,8 @@ def _activation(state: Mapping[str, Any], path: Path) -> tuple[ActivationFunctio
     if name != "TopK":
         raise CheckpointError(f"activation {str(name)[:60]!r} is not supported yet", where=path)
     settings = state.get("activation_state_dict")
-    if not isinstance(settings, Mapping) or "k" not in settings:
-        raise CheckpointError("activation TopK without activation_state_dict that says k", where=path)
+    if not isinstance(settings, Mapping) or type(settings.get("k")) is not int:
+        raise CheckpointError("activation TopK without a whole k in activation_state_dict", where=path)
     postact = _POSTACTS.get(str(settings.get("postact_fn")))
     if postact is None:
         raise CheckpointError(

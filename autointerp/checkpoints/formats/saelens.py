@@ -133,8 +133,9 @@ def write(sae: SparseAutoencoder, path: Path, *, dtype: torch.dtype = torch.floa
 def _architecture(configuration: Configuration) -> str:
     old = sorted(_KEYS_BEFORE_VERSION_6 & configuration.values.keys())
     if old or isinstance(configuration.values.get("normalize_activations"), bool):
+        keys = ", ".join(old) or "normalize_activations"
         raise CheckpointError(
-            f"a configuration from before SAELens 6 ({', '.join(old) or 'normalize_activations'}) is not supported yet",
+            f"the layout from before SAELens 6 ({keys}) is not supported yet",
             where=configuration.where,
             remedy="load and save it with SAELens 6",
         )

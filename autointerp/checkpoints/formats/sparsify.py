@@ -1,8 +1,8 @@
 """EleutherAI's sparsify: a folder, named after its site, with cfg.json and sae.safetensors.
 
-Tensors encoder.weight[n,d], encoder.bias[n], W_dec[n,d] (not transposed), b_dec[d]. Read: activation topk without
-skip connection and not transcoding. groupmax and the rest are refused by name. `normalize_decoder` is already in
-the stored W_dec; other fields are for training, or unknown, and do not change what is computed.
+Tensors encoder.weight[n,d], encoder.bias[n], W_dec[n,d] (not transposed), b_dec[d]. Read: activation topk
+without skip connection and not transcoding. groupmax and the rest are refused by name. `normalize_decoder` is
+already in the stored W_dec; other fields are for training, or unknown, and change nothing here.
 """
 
 import re
@@ -13,7 +13,6 @@ import torch
 from autointerp.checkpoints.activation_functions import TopK
 from autointerp.checkpoints.sparse_autoencoder import (
     CheckpointMetadata,
-    InputNormalization,
     SparseAutoencoder,
 )
 from autointerp.checkpoints.stored_values import (
@@ -118,7 +117,9 @@ def _sizes(configuration: Configuration) -> dict[str, int]:
 
 def _site(path: Path) -> str | None:
     """The folder's name when it is a module path: `layers.4` is what block 4 returns."""
-    name = path.resolve().name
-    if block := _BLOCK.fullmatch(name):
-        return f"blocks.{int(block[1])}.hook_resid_post"
-    return name if _INSIDE_A_BLOCK.fullmatch(name) else None
+    for name in (path.absolute().name, path.resolve().name):  # a link's own name, then its target's
+        if block := _BLOCK.fullmatch(name):
+            return f"blocks.{int(block[1])}.hook_resid_post"
+        if _INSIDE_A_BLOCK.fullmatch(name):
+            return name
+    return None

@@ -44,7 +44,7 @@
   // Filtering: every word must occur somewhere in the row.
   const filter = (input) => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const rows = [...document.getElementById(input.dataset.filters).tBodies[0].rows];
+    const rows = [...document.getElementById(`table-${input.dataset.filters}`).tBodies[0].rows];
     for (const row of rows) {
       const text = row.textContent.toLowerCase();
       row.hidden = !words.every((word) => text.includes(word));

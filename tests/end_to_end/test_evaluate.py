@@ -1,0 +1,188 @@
+import json
+import shutil
+
+import polars as pl
+import pytest
+import torch
+
+import autointerp
+from autointerp.config import load_suite
+from autointerp.errors import CheckpointError, CorpusError, InterruptedRunError, RunStoreError, SuiteError
+from autointerp.reporting.json_file import read_report
+from autointerp.sampling import activation_pass
+from autointerp.sampling.corpus import open_corpus
+from autointerp.subject.subject_model import SubjectModel
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_suite, tmp_path_factory):
+    """A run directory of the tiny suite, and its report."""
+    out = tmp_path_factory.mktemp("run") / "tiny"
+    return out, autointerp.evaluate(load_suite(tiny_suite), out=out)
+
+
+def headline(report, checkpoint, metric):
+    [found] = [
+        result.outcome
+        for result in report.results
+        if (result.checkpoint, result.metric, dict(result.slice)) == (checkpoint, metric, {})
+    ]
+    return found
+
+
+def test_every_checkpoint_and_the_null_have_every_metric(finished):
+    _, report = finished
+    names = {checkpoint.name for checkpoint in report.checkpoints}
+    assert names == {"topk", "relu", "random dictionary 1"}
+    for name in names:
+        for metric in ("reconstruction.normalized_mse", "reconstruction.l0", "downstream.delta_ce_nats"):
+            outcome = headline(report, name, metric)
+            assert outcome.status == "measured"
+            assert outcome.estimate.low <= outcome.estimate.value <= outcome.estimate.high
+            assert outcome.estimate.n > 10
+    assert headline(report, "topk", "reconstruction.l0").estimate.value <= 4
+
+
+def test_without_a_curve_the_compute_equivalent_is_undefined_not_a_number(finished):
+    _, report = finished
+    outcome = headline(report, "topk", "downstream.compute_equivalent_fraction")
+    assert outcome.status == "undefined"
+    assert not hasattr(outcome, "estimate")
+
+
+def test_the_run_directory_holds_what_the_design_promises(finished):
+    out, report = finished
+    for name in ("report.json", "report.html", "suite.toml", "run.jsonl", "latents/firing.parquet"):
+        assert (out / name).is_file(), name
+    assert read_report(out / "report.json").results == report.results
+    observations = pl.read_parquet(out / "observations" / "*.parquet")
+    assert observations.filter(pl.col("metric") == "downstream.kl_nats").height > 0
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "topk" in page
+    assert 'src="http' not in page
+
+
+def test_no_path_of_this_machine_is_in_the_report(finished, tiny_suite):
+    out, _ = finished
+    for name in ("report.json", "report.html"):
+        text = (out / name).read_text(encoding="utf-8")
+        assert str(tiny_suite.parent) not in text.replace("\\\\", "\\")
+
+
+def test_estimates_can_be_recomputed_from_the_files_alone(finished):
+    out, report = finished
+    rows = pl.read_parquet(out / "observations" / "reconstruction.parquet").filter(
+        (pl.col("metric") == "reconstruction.normalized_mse")
+        & (pl.col("checkpoint") == "topk")
+        & (pl.col("slice") == "{}")
+    )
+    by_hand = rows["numerator"].sum() / rows["denominator"].sum()
+    assert headline(report, "topk", "reconstruction.normalized_mse").estimate.value == pytest.approx(by_hand)
+
+
+def test_every_two_dictionaries_are_compared_on_the_same_documents(finished):
+    _, report = finished
+    pairs = {(comparison.checkpoint, comparison.reference) for comparison in report.comparisons}
+    assert ("topk", "random dictionary 1") in pairs
+    assert ("relu", "topk") in pairs
+
+
+def test_a_finished_run_is_read_back_without_running_the_subject(finished, tiny_suite, monkeypatch):
+    out, report = finished
+    monkeypatch.setattr(activation_pass.ActivationPass, "run", lambda *_, **__: pytest.fail("ran again"))
+    assert autointerp.evaluate(load_suite(tiny_suite), out=out).results == report.results
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(
+    finished, tiny_suite, tmp_path, monkeypatch
+):
+    _, report = finished
+    measure = activation_pass.ActivationPass.measure
+    calls = []
+
+    def interrupted(self, chunk, cost=None):
+        calls.append(chunk.index)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return measure(self, chunk, cost)
+
+    monkeypatch.setattr(activation_pass.ActivationPass, "measure", interrupted)
+    with pytest.raises(InterruptedRunError) as caught:
+        autointerp.evaluate(load_suite(tiny_suite), out=tmp_path / "run")
+    assert caught.value.exit_code == 130
+    resumed = autointerp.evaluate(load_suite(tiny_suite), out=tmp_path / "run")
+    assert calls[:4] == [0, 1, 2, 2]
+    assert resumed.results == report.results
+    assert resumed.comparisons == report.comparisons
+
+
+def test_batch_size_does_not_change_the_numbers(finished, tiny_suite, tmp_path):
+    _, report = finished
+    suite = load_suite(tiny_suite, overrides=["runtime.batch_tokens=16", "runtime.chunk_tokens=400"])
+    other = autointerp.evaluate(suite, out=tmp_path / "run")
+    for mine, theirs in zip(report.results, other.results, strict=True):
+        assert mine.outcome.status == theirs.outcome.status
+        if mine.outcome.status == "measured":
+            assert mine.outcome.estimate.value == pytest.approx(theirs.outcome.estimate.value, abs=2e-5)
+
+
+def test_another_suite_in_the_same_directory_is_refused(finished, tiny_suite):
+    out, _ = finished
+    with pytest.raises(RunStoreError, match="seed"):
+        autointerp.evaluate(load_suite(tiny_suite, overrides=["seed=1"]), out=out)
+
+
+def test_autoencoders_in_memory_give_what_the_files_give(finished, tiny_suite):
+    _, report = finished
+    suite = load_suite(tiny_suite)
+    subject = SubjectModel.load(tiny_suite.parent / "subject")
+    sae = autointerp.load_checkpoint(tiny_suite.parent / "topk.pt")
+    corpus = open_corpus("jsonl", path=tiny_suite.parent / "text.jsonl")
+    live = autointerp.evaluate_autoencoders(
+        subject, {"step 1": sae}, corpus, site=suite.site, text=suite.corpus
+    )
+    from_file = headline(report, "topk", "downstream.delta_ce_nats").estimate.value
+    assert headline(live, "step 1", "downstream.delta_ce_nats").estimate.value == pytest.approx(
+        from_file, abs=2e-5
+    )
+
+
+def test_a_checkpoint_of_another_width_is_refused_before_anything_runs(tiny_suite, tmp_path):
+    from autointerp.testing.tiny_subject import write_tiny_subject
+
+    folder = tmp_path / "suite"
+    shutil.copytree(tiny_suite.parent, folder)
+    shutil.rmtree(folder / "subject")
+    write_tiny_subject(folder / "subject", hidden_size=64, head_dim=16)
+    with pytest.raises(CheckpointError, match=r"width 32.*has 64"):
+        autointerp.evaluate(load_suite(folder / "suite.toml"), out=tmp_path / "run")
+
+
+def test_a_suite_without_checkpoints_is_refused(tiny_suite, tmp_path):
+    suite = load_suite(tiny_suite).model_copy(update={"checkpoints": ()})
+    with pytest.raises(SuiteError, match="names no checkpoint"):
+        autointerp.evaluate(suite, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_text_that_is_too_short_to_be_split_is_refused(tiny_suite, tmp_path):
+    text = tmp_path / "one.jsonl"
+    text.write_text(json.dumps({"text": "hello"}) + "\n", encoding="utf-8")
+    suite = load_suite(tiny_suite, overrides=[f"corpus.path={json.dumps(str(text))}"])
+    with pytest.raises(CorpusError):
+        autointerp.evaluate(suite, out=tmp_path / "run")
+
+
+def test_one_broken_dictionary_fails_alone(tiny_suite, tmp_path):
+    """Weights so large that reconstructions overflow: its metrics fail, the others are measured."""
+    folder = tmp_path / "suite"
+    shutil.copytree(tiny_suite.parent, folder)
+    state = torch.load(folder / "topk.pt", weights_only=True)
+    state["decoder.weight"] = torch.full_like(state["decoder.weight"], 3e38)
+    torch.save(state, folder / "huge.pt")
+    suite = load_suite(folder / "suite.toml", checkpoints=[str(folder / "huge.pt")])
+    report = autointerp.evaluate(suite, out=tmp_path / "run")
+    assert headline(report, "huge", "reconstruction.normalized_mse").status == "failed"
+    assert headline(report, "topk", "reconstruction.normalized_mse").status == "measured"
+    assert report.failures
+    assert "not finite" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
