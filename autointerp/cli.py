@@ -191,7 +191,7 @@ def _evaluate(
     with _progress() as progress:
         report = evaluate(suite, out=directory, progress=progress)
     console = Console()
-    console.print(summary_table(report))
+    console.print(summary_table(report, width=console.width))
     for line in failure_lines(report):
         console.print(line, style="red", markup=False)
     _say(f"{directory / 'report.html'}\n{directory / 'report.json'}")

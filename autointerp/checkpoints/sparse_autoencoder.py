@@ -27,7 +27,8 @@ from autointerp.errors import CheckpointError
 __all__ = ["CheckpointMetadata", "InputNormalization", "SparseAutoencoder", "SparseLatents", "Statistics"]
 
 _BLOCK_BYTES = 16 * 2**20
-_SMALLEST_BLOCK = 512
+_LARGEST_BLOCK_BYTES = 256 * 2**20
+_EFFICIENT_BLOCK = 512
 """Tokens: every block reads the whole encoder again, which shorter blocks would mostly do."""
 
 
@@ -209,9 +210,10 @@ class SparseAutoencoder:
     def encode_sparse(self, x: Float[Tensor, "token d_model"]) -> SparseLatents:
         """The latents that fire: the same as `encode`, without its dense (token, latent) array.
 
-        Tokens go by in blocks of 512, or of as many as 16 MiB of pre-activations hold if that is more; so
-        the memory is the result plus a small multiple of max(16 MiB, 512 * latents * 4 bytes). The time is
-        that of the matrix product; choosing the top k adds a few percent at d_model 768. No gradients.
+        Tokens go by in blocks of 512, of more where 16 MiB of pre-activations hold more, of fewer where 512
+        would need over 256 MiB (from 131,073 latents in float32 on). So the memory is the result plus a small
+        multiple of a block of 16 to 256 MiB, or of one token's latents if those are more. The time is that of
+        the matrix product; choosing the top k adds a few percent at d_model 768. No gradients.
         """
         encoder_input, _ = self._encoder_input(x)
         return self._encode_blocks(encoder_input)
@@ -273,7 +275,9 @@ class SparseAutoencoder:
 
     def _block_rows(self, token_count: int) -> int:
         """Tokens a block, evenly dealt: a short last block would be as slow as a full one."""
-        largest = max(_SMALLEST_BLOCK, _BLOCK_BYTES // (self.latent_count * self.dtype.itemsize))
+        token_bytes = self.latent_count * self.dtype.itemsize
+        efficient = min(_EFFICIENT_BLOCK, _LARGEST_BLOCK_BYTES // token_bytes)
+        largest = max(1, efficient, _BLOCK_BYTES // token_bytes)
         block_count = max(1, math.ceil(token_count / largest))
         return max(1, math.ceil(token_count / block_count))
 

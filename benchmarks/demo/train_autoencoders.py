@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -68,29 +69,33 @@ def recipes(tokens: int) -> tuple[Recipe, ...]:
         normalization="none",
         token_budget=tokens,
     )
-    relu = TrainingOptions(
-        RELU_LATENTS,
-        architecture="relu",
-        l1_coefficient=RELU_L1,
-        learning_rate=RELU_LEARNING_RATE,
-        normalization="none",
-        token_budget=tokens,
-    )
+    relu = [
+        TrainingOptions(
+            1024,
+            architecture="relu",
+            l1_coefficient=coefficient,
+            learning_rate=LEARNING_RATE,
+            normalization="none",
+            token_budget=tokens,
+        )
+        for coefficient in RELU_L1_COEFFICIENTS
+    ]
     return (
         Recipe("topk-1024-k8", "openai", topk(1024, 8)),
         Recipe("topk-1024-k32", "saelens", topk(1024, 32)),
         Recipe("topk-4096-k8", "saelens", topk(4096, 8)),
         Recipe("topk-4096-k32", "openai", topk(4096, 32)),
         Recipe("multi-topk-2048-k16", "sparsify", multi),
-        Recipe("relu-1024", "dictionary_learning", relu),
+        *(Recipe(RELU_NAME, "dictionary_learning", options) for options in relu),
     )
 
 
 LEARNING_RATE = 3e-3
 """Of 1024 latents; the paper's largest convergent rate falls as 1 / sqrt(latents)."""
-RELU_LATENTS = 1024
-RELU_L1 = 0.02
-RELU_LEARNING_RATE = 1e-3
+RELU_NAME = "relu-1024"
+RELU_L1_COEFFICIENTS = (0.13, 0.2)
+"""An L1 penalty cannot ask for an L0: all are trained, the one nearest to `RELU_L0` is shipped."""
+RELU_L0 = 24.0
 
 
 class Batch(NamedTuple):
@@ -182,6 +187,18 @@ def export(recipe: Recipe, trained: TrainedAutoencoder, folder: Path, held_out: 
     }
 
 
+def chosen_relu(pairs: list[tuple[Recipe, TrainedAutoencoder]]) -> list[tuple[Recipe, TrainedAutoencoder]]:
+    """Of the ReLU candidates keep the one whose held-out L0 is nearest to the wanted one, by ratio."""
+
+    def distance(pair: tuple[Recipe, TrainedAutoencoder]) -> float:
+        return abs(math.log(max(pair[1].record["held_out"]["l0"], 0.01) / RELU_L0))
+
+    candidates = [pair for pair in pairs if pair[0].name == RELU_NAME]
+    for recipe, trained in candidates:
+        log.info("%s with %g: %s", recipe.name, recipe.options.l1_coefficient, trained.record["held_out"])
+    return [pair for pair in pairs if pair not in candidates] + sorted(candidates, key=distance)[:1]
+
+
 def replace_checkpoints(
     chosen: list[tuple[Recipe, TrainedAutoencoder]], subject: SubjectModel, target: Path
 ) -> None:
@@ -231,7 +248,7 @@ def main() -> None:
         settings=RunSettings(context_length=CONTEXT, prepend_bos=True, workers=given.workers),
         progress=report,
     )
-    replace_checkpoints(list(zip(chosen, trained, strict=True)), subject, given.out)
+    replace_checkpoints(chosen_relu(list(zip(chosen, trained, strict=True))), subject, given.out)
 
 
 if __name__ == "__main__":

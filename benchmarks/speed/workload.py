@@ -38,6 +38,13 @@ class Workload:
     chunk_tokens: int = 4096
     device: str = "cpu"
 
+    def shortened(self, token_count: int) -> "Workload":
+        """The same subject and calibration with less text."""
+        short = replace(self, token_count=token_count, chunk_tokens=token_count)
+        # Neither is a field, so `replace` leaves them behind; made once, they are worth keeping.
+        short.__dict__.update(subject=self.subject, calibration=self.calibration)
+        return short
+
     @property
     def chunk_count(self) -> int:
         """Whole chunks, at least one."""

@@ -67,7 +67,7 @@ def test_blocks_do_not_change_what_fires(autoencoder, draw, monkeypatch, activat
     sae, x = autoencoder(activation), draw(23, 6)
     whole = sae.encode_sparse(x)
     monkeypatch.setattr(sparse_autoencoder, "_BLOCK_BYTES", 1)
-    monkeypatch.setattr(sparse_autoencoder, "_SMALLEST_BLOCK", 4)
+    monkeypatch.setattr(sparse_autoencoder, "_EFFICIENT_BLOCK", 4)
     blocks = sae.encode_sparse(x)
     assert torch.equal(whole.indices, blocks.indices) and torch.equal(whole.offsets, blocks.offsets)
     torch.testing.assert_close(whole.values, blocks.values, atol=1e-6, rtol=0)

@@ -68,8 +68,14 @@ def test_a_format_that_cannot_hold_the_autoencoder_is_refused_before_training(su
 
 @pytest.mark.parametrize(
     ("corpus", "kind"),
-    [("stdlib", "stdlib"), ("a/b.jsonl", "jsonl"), ("x.parquet", "parquet"), ("x.txt", "text"), ("who/what", "datasets")],
-)  # fmt: skip
+    [
+        ("stdlib", "stdlib"),
+        ("a/b.jsonl", "jsonl"),
+        ("x.parquet", "parquet"),
+        ("x.txt", "text"),
+        ("who/what", "datasets"),
+    ],
+)
 def test_the_kind_of_corpus_goes_by_the_name(corpus, kind):
     assert corpus_kind(corpus) == kind
 
