@@ -225,7 +225,10 @@ class _Rate(ProgressColumn):
 @contextmanager
 def _progress() -> Iterator[_Bars]:
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TaskProgressColumn(), _Rate())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=_errors()) as bars:
+    console = _errors()
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    # A log file wants no bars; the run's events are in run.jsonl.
+    with Progress(*columns, *times, console=console, disable=not console.is_terminal) as bars:
         yield _Bars(bars)
 
 

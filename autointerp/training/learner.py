@@ -97,7 +97,7 @@ class Learner:
             parameters,
             # Fused: one pass over weights and moments; the plain one makes a dozen.
             torch.optim.Adam(
-                list(parameters), lr=options.learning_rate, betas=_ADAM_BETAS, eps=_ADAM_EPS, fused=True
+                list(parameters), lr=options.peak_learning_rate, betas=_ADAM_BETAS, eps=_ADAM_EPS, fused=True
             ),
             WeightAverage.of(list(parameters), options.average_decay),
             SilenceCounter.new(options.latent_count, start.bias.device),
@@ -152,7 +152,7 @@ class Learner:
         for parameter, gradient in zip(self.parameters, along, strict=True):
             parameter.grad = gradient
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.learning_rate * self.options.learning_rate_scale(self.step)
+            group["lr"] = self.options.peak_learning_rate * self.options.learning_rate_scale(self.step)
         self.optimizer.step()
         rescale_to_unit_rows(self.parameters.decoder_weight)
         self.average.observe(list(self.parameters))

@@ -18,6 +18,7 @@ _NORMALIZATIONS = ("layer_norm", "none")
 _PRODUCT_DTYPES = ("float32", "bfloat16")
 _PAPER_DEAD_TOKENS = 10_000_000
 _PAPER_EMA_DECAY = 0.999
+_LEARNING_RATE, _LEARNING_RATE_LATENTS = 3e-3, 1024
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class TrainingOptions:
     normalization: Literal["layer_norm", "none"] = "layer_norm"
     """layer_norm: each token centred and divided by its standard deviation, before encoding and before the
     error is taken. none: raw activations, scaled by one constant during training that is folded back."""
-    learning_rate: float = 2e-3
-    """Adam's. The paper's 1e-4 belongs to batches of 131,072 tokens and 1e5 steps; see docs/training.md."""
+    learning_rate: float | None = None
+    """Adam's, before warm-up and decay; None: 3e-3 up to 1024 latents, then as 1 / sqrt(latents) (the paper's
+    law for the largest convergent rate). The paper's 1e-4 belongs to runs of 1e5 steps."""
     warmup_fraction: float = 0.02
     """Part of the budget over which the learning rate grows linearly from 0."""
     decay_fraction: float = 0.3
@@ -59,7 +61,7 @@ class TrainingOptions:
     token_budget: int = 2_000_000
     """Tokens to train on, the same for all autoencoders of a run; rounded down to whole batches."""
     dead_after_tokens: int | None = None
-    """A latent is dead after so many tokens without firing; None: 1/20 of the budget, at most 10M
+    """A latent is dead after so many tokens without firing; None: 1/40 of the budget, at most 10M
     (the paper's)."""
     ema_decay: float | None = None
     """Decay per step of the weight average that is kept; 0: the last weights are kept; None: the paper's
@@ -100,7 +102,14 @@ class TrainingOptions:
         """Tokens without firing after which a latent is dead."""
         if self.dead_after_tokens is not None:
             return self.dead_after_tokens
-        return max(1, min(_PAPER_DEAD_TOKENS, self.token_budget // 20))
+        return max(1, min(_PAPER_DEAD_TOKENS, self.token_budget // 40))
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """Learning rate between warm-up and decay."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return _LEARNING_RATE * min(1.0, (_LEARNING_RATE_LATENTS / self.latent_count) ** 0.5)
 
     @property
     def average_decay(self) -> float:
@@ -165,7 +174,7 @@ def _check_numbers(options: TrainingOptions) -> None:
             f"the budget of {options.token_budget} tokens is less than one batch of {options.batch_tokens}",
             "raise token_budget or lower batch_tokens",
         )
-    if options.learning_rate <= 0 or not 0 <= (options.ema_decay or 0) < 1:
+    if options.peak_learning_rate <= 0 or not 0 <= (options.ema_decay or 0) < 1:
         _refuse("learning_rate must be above 0 and ema_decay in [0, 1)")
     if min(options.aux_k or 0, options.dead_after_tokens or 0, options.aux_coefficient) < 0:
         _refuse("aux_k, aux_coefficient and dead_after_tokens must not be negative")

@@ -282,6 +282,7 @@ def _finished(
         "options": asdict(options),
         "levels": [asdict(level) for level in options.levels],
         "aux_k": options.aux_count(sae.d_model) if options.k is not None else 0,
+        "learning_rate": options.peak_learning_rate,
         "ema_decay": options.average_decay,
         "dead_after_tokens": options.dead_threshold,
         "tokens": tokens,

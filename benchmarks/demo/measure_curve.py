@@ -1,4 +1,4 @@
-"""The subject's family -> autointerp/demo/curve.json: what each member cost to train, and its loss on the demo's text.
+"""The subject's family -> autointerp/demo/curve.json: each member's cost and its loss on the demo's text.
 
     python benchmarks/demo/measure_curve.py [--build benchmarks/demo/build]
 

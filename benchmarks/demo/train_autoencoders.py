@@ -58,14 +58,12 @@ def recipes(tokens: int) -> tuple[Recipe, ...]:
     """The demo's set. sparsify and dictionary_learning hold no per-token normalisation: raw activations."""
 
     def topk(latents: int, k: int) -> TrainingOptions:
-        rate = LEARNING_RATE * (1024 / latents) ** 0.5
-        return TrainingOptions(latents, k=k, learning_rate=rate, token_budget=tokens)
+        return TrainingOptions(latents, k=k, token_budget=tokens)
 
     multi = TrainingOptions(
         2048,
         architecture="multi_topk",
         k=16,
-        learning_rate=LEARNING_RATE * 0.5**0.5,
         normalization="none",
         token_budget=tokens,
     )
@@ -74,7 +72,6 @@ def recipes(tokens: int) -> tuple[Recipe, ...]:
             1024,
             architecture="relu",
             l1_coefficient=coefficient,
-            learning_rate=LEARNING_RATE,
             normalization="none",
             token_budget=tokens,
         )
@@ -90,8 +87,6 @@ def recipes(tokens: int) -> tuple[Recipe, ...]:
     )
 
 
-LEARNING_RATE = 3e-3
-"""Of 1024 latents; the paper's largest convergent rate falls as 1 / sqrt(latents)."""
 RELU_NAME = "relu-1024"
 RELU_L1_COEFFICIENTS = (0.13, 0.2)
 """An L1 penalty cannot ask for an L0: all are trained, the one nearest to `RELU_L0` is shipped."""

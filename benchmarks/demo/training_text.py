@@ -1,4 +1,4 @@
-"""The subject's training text: Python sources of the installed packages.
+"""The subject's texts: Python sources of the installed packages, and the standard library.
 
 The demo evaluates on the standard library of the running interpreter, so nothing
 copied from it may be trained on. A file is dropped when eight consecutive
@@ -8,12 +8,21 @@ non-blank lines of it also occur, stripped, anywhere in the standard library.
 from __future__ import annotations
 
 import hashlib
+import random
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+END_OF_TEXT = "<|endoftext|>"
+NOT_HELD_OUT = frozenset({"test", "tests", "idlelib", "lib2to3", "encodings"})
 WINDOW_LINES = 8
 # Windows with less text than this are brackets, blank docstrings and the like.
 WINDOW_CHARACTERS = 120
@@ -148,3 +157,82 @@ def _collect_package(
         seen.add(digest)
     if count.kept or count.standard_library_copies or count.duplicates:
         collected.packages.append(count)
+
+
+def train_tokenizer(
+    texts: list[str], vocabulary: int, sample_bytes: int, seed: int
+) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE on a sample; token 0 begins, ends and pads; it adds nothing itself."""
+    order = random.Random(seed).sample(range(len(texts)), len(texts))
+    sample, size = [], 0
+    for index in order:
+        if size < sample_bytes:
+            sample.append(texts[index])
+            size += len(texts[index].encode())
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(sample, trainer)
+    special = dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)
+    kept = {"clean_up_tokenization_spaces": False}
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, **kept, **special)
+
+
+def write_token_stream(texts: list[str], tokenizer: PreTrainedTokenizerFast, path: Path) -> int:
+    """Write the texts' tokens as uint16, token 0 after each text; return how many there are."""
+    count = 0
+    with path.open("wb") as file:
+        for start in range(0, len(texts), 256):
+            for encoding in tokenizer.backend_tokenizer.encode_batch(texts[start : start + 256]):
+                ids = np.array([*encoding.ids, 0], dtype=np.uint16)
+                ids.tofile(file)
+                count += len(ids)
+    return count
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The token stream cut into windows, each behind one token 0, in a seeded order per epoch."""
+
+    stream: np.ndarray
+    context: int
+    batch_size: int
+    seed: int
+    orders: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def batch(self, step: int) -> Tensor:
+        """Return the windows of one step: a fixed function of the seed and the step."""
+        length = self.context - 1
+        count = len(self.stream) // length
+        first = step * self.batch_size
+        rows = []
+        for index in range(first, first + self.batch_size):
+            window = self._order(index // count, count)[index % count]
+            rows.append(np.concatenate([[0], self.stream[window * length :][:length]]))
+        return torch.from_numpy(np.stack(rows).astype(np.int64))
+
+    def _order(self, epoch: int, count: int) -> np.ndarray:
+        if epoch not in self.orders:
+            generator = np.random.default_rng([self.seed, epoch])
+            self.orders[epoch] = generator.permutation(count)
+        return self.orders[epoch]
+
+
+def held_out_contexts(tokenizer: PreTrainedTokenizerFast, limit: int, length: int = 128) -> Tensor:
+    """Return a fixed sample of standard-library contexts, each behind token 0.
+
+    Every file is a document of its own; what is left after its last full context is dropped.
+    """
+    rows = []
+    for path in standard_library_files(NOT_HELD_OUT):
+        ids = tokenizer.backend_tokenizer.encode(read_source(path) or "").ids
+        starts = range(0, len(ids) - length + 2, length - 1)
+        rows.extend([0, *ids[start : start + length - 1]] for start in starts)
+    chosen = random.Random(0).sample(range(len(rows)), min(limit, len(rows)))
+    return torch.tensor([rows[index] for index in sorted(chosen)])

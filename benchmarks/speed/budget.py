@@ -67,9 +67,10 @@ def _refuse(message: str) -> NoReturn:
 
 def _event(line: str) -> dict:
     try:
-        return json.loads(line)
+        found = json.loads(line)
     except ValueError:
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def by_share(seconds: Mapping[str, float]) -> list[tuple[Share, dict[str, float]]]:

@@ -259,7 +259,7 @@ def described(workload: Workload, repeats: int) -> dict[str, Any]:
 def headline(facts: dict[str, Any]) -> str:
     """One line above the table."""
     packages = facts["package_versions"]
-    place = facts["accelerator"] or f"{facts['cpu']}, {facts['threads']} threads"
+    place = facts["accelerator"] or f"{facts['cpu']}, {facts['threads']} thread(s)"
     load = facts["load_average_at_the_start"]
     busy = "" if load is None else f", load average {load:.1f} at the start"
     return (

@@ -38,6 +38,12 @@ def test_an_unknown_choice_is_refused_with_the_known_ones(field, value):
         options.__post_init__()
 
 
+def test_learning_rate_falls_with_the_root_of_the_latents():
+    rates = [TrainingOptions(latents, k=8).peak_learning_rate for latents in (256, 1024, 4096)]
+    assert rates == pytest.approx([3e-3, 3e-3, 1.5e-3])
+    assert TrainingOptions(4096, k=8, learning_rate=0.1).peak_learning_rate == 0.1
+
+
 def test_average_reaches_back_over_five_percent_of_a_short_run():
     assert TrainingOptions(64, k=8, batch_tokens=1, token_budget=1000).average_decay == pytest.approx(0.98)
     assert TrainingOptions(64, k=8, batch_tokens=1, token_budget=10**6).average_decay == 0.999
@@ -57,7 +63,7 @@ def test_aux_count_is_the_power_of_two_nearest_to_half_the_width(width, count):
 
 
 def test_dead_threshold_scales_with_the_budget_up_to_the_papers_ten_million():
-    assert TrainingOptions(64, k=8, token_budget=2_000_000).dead_threshold == 100_000
+    assert TrainingOptions(64, k=8, token_budget=2_000_000).dead_threshold == 50_000
     assert TrainingOptions(64, k=8, token_budget=10**9).dead_threshold == 10_000_000
     assert TrainingOptions(64, k=8, dead_after_tokens=7).dead_threshold == 7
 
