@@ -1,16 +1,19 @@
 """Chunks of a corpus -> observations of every metric, for all dictionaries on all sites, in one pass.
 
 Per batch the subject runs clean once. Per dictionary there is one sparse reconstruction, which all metrics
-read, and (where a metric wants it) one substituted pass that re-enters the subject at the site; zeros and
-the calibration mean are substituted once per site, whatever the number of dictionaries.
+read, and (where a metric wants it) one substituted pass that re-enters the subject at the site. Zeros and
+the calibration mean are substituted once per site, whatever the number of dictionaries: on a residual
+stream between two blocks once per run (see `constant_ablation`), elsewhere once per batch.
 
 Cost per batch of T tokens, with b blocks above a site: one clean pass, then per dictionary its encoder (about
-2 T d_model latent_count flops) and one pass of b blocks and the unembedding.
+2 T d_model latent_count flops) and one pass of b blocks and the unembedding; two such passes more at a site
+whose ablations are not constant.
 
 Memory, in numbers held, whatever the length of the corpus: at most three times T x vocabulary (clean
 log-probabilities, the logits of the pass that is running and the copy that it hands out), T x d_model per
 site and three times for the dictionary at work, what `SparseAutoencoder.encode_sparse` holds, one chunk's
-tokens, and the sums of `document_sums` and `latent_firing`. Nothing of shape (token, latent) is made.
+tokens, the sums of `document_sums` and `latent_firing`, and twice the vocabulary per site. Nothing of shape
+(token, latent) is made.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +27,7 @@ from torch import Tensor
 from autointerp.errors import CheckpointError
 from autointerp.records import OBSERVATION_SCHEMA
 from autointerp.sampling.batch_passes import BatchPasses, PassCost
+from autointerp.sampling.constant_ablation import ConstantAblations
 from autointerp.sampling.contexts import CorpusChunk, TokenBatch
 from autointerp.sampling.document_sums import DocumentSums, Terms
 from autointerp.sampling.latent_firing import FIRING_SCHEMA, LatentFiring
@@ -116,6 +120,8 @@ class ActivationPass:
         self._checkpoints = tuple(checkpoints)
         self._sites = tuple(dict.fromkeys(checkpoint.site for checkpoint in checkpoints))
         self._calibration = calibration
+        self.constant_ablations = ConstantAblations(subject)
+        """Says, once a batch was measured, at which sites one distribution stood for the ablated passes."""
         known = frozenset(name for family in families for name in family.metrics)
         self._wanted = known if metrics is None else known.intersection(metrics)
         self._families = tuple(family for family in families if self._wanted.intersection(family.metrics))
@@ -185,6 +191,7 @@ class ActivationPass:
             (TokenTable.of(batch), PredictionTable.of(batch)),
             needs=self._needs,
             calibration=self._calibration,
+            constants=self.constant_ablations,
             name=name,
             cost=cost,
         )

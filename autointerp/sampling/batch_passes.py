@@ -1,4 +1,7 @@
-"""One batch -> its passes through the subject: clean, with a site ablated, with a reconstruction put in."""
+"""One batch -> its passes through the subject: clean, with a site ablated, with a reconstruction put in.
+
+Where one distribution stands for all ablated passes (`constant_ablation`) those are not run.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autointerp.errors import SubjectError
+from autointerp.sampling.constant_ablation import Ablation, ConstantAblations, ablation_vector
 from autointerp.sampling.contexts import TokenBatch
 from autointerp.sampling.readings import (
     Need,
@@ -69,6 +73,7 @@ class BatchPasses:
         *,
         needs: frozenset[Need],
         calibration: Mapping[str, SiteCalibration],
+        constants: ConstantAblations,
         name: str,
         cost: PassCost,
     ) -> None:
@@ -76,7 +81,7 @@ class BatchPasses:
         self.cost = cost
         self.clean: CleanPredictions | None = None
         self._subject, self._batch, self._needs = subject, batch, needs
-        self._calibration, self._name = calibration, name
+        self._calibration, self._constants, self._name = calibration, constants, name
         self._activations: Mapping[str, Float[Tensor, "batch position d_model"]] = {}
         self._pass: SubjectPass | None = None
 
@@ -117,20 +122,22 @@ class BatchPasses:
         return reading
 
     def ablated(self, reading: SiteReading) -> Ablated:
-        """Losses with the site replaced by zeros and by the calibration mean, where a metric wants them."""
-        zero = mean = None
+        """Losses with the site replaced by zeros and by the calibration mean, where a metric wants them.
+
+        Raises:
+            SubjectError: a loss is not finite.
+        """
         with self.cost.step("ablated_passes"):
-            if "zero" in self._needs:
-                zero = self._ablated_loss(reading, torch.zeros_like(reading.means.raw))
-            if "mean" in self._needs:
-                mean = self._ablated_loss(reading, reading.means.raw)
+            zero = self._ablated_loss(reading, "zero") if "zero" in self._needs else None
+            mean = self._ablated_loss(reading, "mean") if "mean" in self._needs else None
         return Ablated(zero, mean)
 
-    def _ablated_loss(
-        self, reading: SiteReading, vector: Float[Tensor, " d_model"]
-    ) -> Float[Tensor, " prediction"]:
-        logits = self._logits(reading.site, vector.expand_as(reading.x))
-        loss = cross_entropy(logits, self.predictions.flat_index, self.predictions.target)
+    def _ablated_loss(self, reading: SiteReading, ablation: Ablation) -> Float[Tensor, " prediction"]:
+        rows = self.predictions
+        loss = self._constants.losses(reading, ablation, rows.target)
+        if loss is None:
+            logits = self._logits(reading.site, ablation_vector(reading, ablation).expand_as(reading.x))
+            loss = cross_entropy(logits, rows.flat_index, rows.target)
         if not bool(torch.isfinite(loss).all()):
             raise SubjectError(
                 "loss with the site ablated is not finite", where=f"{reading.site}, {self._name}"
