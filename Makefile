@@ -18,8 +18,11 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 demo: $(VENV)/.installed
 	$(BIN)/autointerp demo --out reports/demo
 
+# One worker a core, one thread a worker. Skips are printed with their reasons.
+PYTEST_ARGS ?= -q -n auto --dist loadscope
+
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

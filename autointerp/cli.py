@@ -18,6 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
@@ -35,6 +36,8 @@ app = typer.Typer(
     "report says which) · 130 interrupted (run it again to go on).",
 )
 
+DEMO_FOLDER = Path("reports/demo")
+
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run directory; running again on it resumes.")]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ...; default: the suite's.")
@@ -50,11 +53,13 @@ CheckpointOption = Annotated[
 
 
 @app.command()
-def demo(out: OutOption = Path("reports/demo"), overrides: SetOption = None) -> None:
+def demo(out: OutOption = DEMO_FOLDER, overrides: SetOption = None) -> None:
     """Evaluate the embedded checkpoints on the standard library: no network, no key, no GPU."""
     from autointerp.bundled import bundled_path
 
-    _evaluate(bundled_path("suites", "demo.toml"), out, overrides=overrides)
+    # An upgrade changes what the numbers depend on; the demo's own folder then holds nothing worth keeping.
+    suite = bundled_path("suites", "demo.toml")
+    _evaluate(suite, out, overrides=overrides, replace_other=out == DEMO_FOLDER)
 
 
 @app.command()
@@ -109,17 +114,32 @@ def train(
         Literal["stdlib", "text", "jsonl", "parquet", "datasets", "auto"],
         typer.Option("--corpus-kind", help="`auto` goes by the name."),
     ] = "auto",
+    text_field: Annotated[
+        str,
+        typer.Option("--text-field", help="Field or column that holds the text (jsonl, parquet, datasets)."),
+    ] = "text",
+    separator: Annotated[
+        str | None,
+        typer.Option(
+            "--separator",
+            help="Of kind text: what stands between documents of one file. \\n is a line break: '\\n\\n' for "
+            "a blank line.",
+        ),
+    ] = None,
+    no_bos: Annotated[
+        bool, typer.Option("--no-bos", help="Contexts do not begin with the tokenizer's BOS token.")
+    ] = False,
     architecture: Annotated[Literal["topk", "multi_topk", "relu"], typer.Option("--architecture")] = "topk",
     latents: Annotated[int, typer.Option("--latents", help="Number of latents.", min=2)] = 1024,
     k: Annotated[int, typer.Option("--k", help="Active latents a token (TopK).", min=1)] = 32,
-    l1: Annotated[float, typer.Option("--l1", help="L1 coefficient (ReLU).", min=0)] = 5e-3,
+    l1: Annotated[float, typer.Option("--l1", help="L1 coefficient (ReLU).", min=0)] = 0.13,
     tokens: Annotated[int, typer.Option("--tokens", help="Training tokens.", min=1)] = 2_000_000,
     context_length: Annotated[int, typer.Option("--context-length", min=2)] = 64,
     form: Annotated[
         Literal["openai", "saelens", "sparsify", "dictionary_learning"],
         typer.Option("--format", help="On-disk format."),
     ] = "saelens",
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1)] = 0,
     device: Annotated[str, typer.Option("--device")] = "auto",
 ) -> None:
     """Train a sparse autoencoder by the recipe of Gao et al. (2024): what the demo's were made with."""
@@ -141,9 +161,12 @@ def train(
             form=form,
             seed=seed,
             device=device,
+            text_field=text_field,
+            separator=None if separator is None else separator.replace("\\n", "\n"),
+            prepend_bos=not no_bos,
             progress=progress,
         )
-    _print_pairs(record)
+    _print_pairs({"checkpoint": out, "tokens": record["tokens"], **record["held_out"]})
 
 
 @app.command()
@@ -170,7 +193,8 @@ def main() -> None:
     try:
         app()
     except AutointerpError as error:
-        _errors().print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        line = _printable(str(error))
+        _errors().print(line, style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
 
 
@@ -180,6 +204,7 @@ def _evaluate(
     *,
     overrides: list[str] | None = None,
     checkpoints: list[str] | None = None,
+    replace_other: bool = False,
 ) -> None:
     from autointerp.config import load_suite
 
@@ -189,11 +214,11 @@ def _evaluate(
 
     directory = out or default_run_directory(suite)
     with _progress() as progress:
-        report = evaluate(suite, out=directory, progress=progress)
+        report = evaluate(suite, out=directory, progress=progress, replace_other=replace_other)
     console = Console()
-    console.print(summary_table(report, width=console.width))
+    _print_table(console, summary_table(report, width=console.width))
     for line in failure_lines(report):
-        console.print(line, style="red", markup=False)
+        console.print(_printable(line), style="red", markup=False)
     _say(f"{directory / 'report.html'}\n{directory / 'report.json'}")
     if report.failures:
         raise typer.Exit(4)
@@ -235,12 +260,23 @@ def _progress() -> Iterator[_Bars]:
 def _print_pairs(pairs: Mapping[str, object]) -> None:
     table = Table(show_header=False, box=None)
     for key, value in pairs.items():
-        table.add_row(Text(key, style="bold"), Text(str(value)))
+        table.add_row(Text(_printable(key), style="bold"), Text(_printable(str(value))))
     Console().print(table)
 
 
+def _print_table(console: Console, table: Table) -> None:
+    """Names of checkpoints come from outside; styles stay apart from texts until drawn."""
+    segments = console.render(table)
+    console.print(Segments(Segment(_printable(text), style) for text, style, _ in segments), end="")
+
+
+def _printable(text: str) -> str:
+    """What a file says may hold terminal escapes; they are shown as U+FFFD, never sent."""
+    return "".join(c if c.isprintable() or c in "\n\u00a0" else "\ufffd" for c in text)
+
+
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(_printable(text) + "\n")
 
 
 def _errors() -> Console:

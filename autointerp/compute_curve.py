@@ -3,6 +3,7 @@
 Knows nothing of observations: `autointerp.estimates` brings in the measured loss.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ __all__ = ["ComputeCurve", "CurveDraws"]
 
 _EXPONENTS = np.geomspace(0.005, 4.0, 600)  # published exponents of language models lie between 0.02 and 0.5
 _SMALLEST = 1e-12  # keeps logarithms of parameters finite; far below any loss in nats
+
+_SMALLEST_FALL = 1e-9  # of the loss itself; a curve that falls less has no inverse worth the name
+_NO_FALL = "the losses of the compute curve's points do not fall with compute"
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ class ComputeCurve:
             points: (training FLOPs, loss in nats) of each model.
 
         Raises:
-            ValueError: fewer than four points with different compute, or a number that is not positive.
+            ValueError: fewer than four points with different compute, a number that is not positive, or
+                losses that do not fall with compute.
         """
         table = np.asarray(sorted(map(tuple, points)), dtype=np.float64).reshape(-1, 2)
         flops, losses = table[:, 0], table[:, 1]
@@ -74,12 +79,18 @@ class ComputeCurve:
             raise ValueError(f"a compute curve needs at least 4 points, got {len(np.unique(flops))}")
         if not (np.isfinite(table).all() and (table > 0).all()):
             raise ValueError("compute and loss of every point of a compute curve must be positive")
+        if _slope(np.log(flops), losses) >= 0:
+            raise ValueError(_NO_FALL)
         unit_flops = float(np.exp(np.log(flops).mean()))
         relative = flops / unit_flops
         fits = [_refine(relative, losses, start) for start in _starts(relative, losses)]
         best = min(fits, key=lambda fit: fit.cost)
         irreducible, scale, exponent = np.exp(best.x).tolist()
-        return cls(irreducible, scale, exponent, flops, losses, unit_flops)
+        curve = cls(irreducible, scale, exponent, flops, losses, unit_flops)
+        lowest, highest = curve.loss_range
+        if highest - lowest <= _SMALLEST_FALL * highest:
+            raise ValueError(_NO_FALL)
+        return curve
 
     def loss(self, flops: float) -> float:
         """Loss in nats of a model trained with `flops`."""
@@ -97,8 +108,13 @@ class ComputeCurve:
         slack = 1e-12 * highest
         if not lowest - slack <= loss_nats <= highest + slack:
             return None
-        ratio = self.scale_nats / (loss_nats - self.irreducible_nats)
-        flops = self.unit_flops * ratio ** (1.0 / self.exponent)
+        floor_distance = loss_nats - self.irreducible_nats
+        if floor_distance <= 0:  # by rounding only: the curve's end all but reaches its floor
+            return float(self.flops[-1])
+        # in logarithms, for a steep inverse overflows before it can be clipped
+        log_ratio = (math.log(self.scale_nats) - math.log(floor_distance)) / self.exponent
+        log_ends = np.log(self.flops[[0, -1]] / self.unit_flops)
+        flops = self.unit_flops * math.exp(np.clip(log_ratio, *log_ends))
         return float(np.clip(flops, self.flops[0], self.flops[-1]))
 
     def draws(self, count: int, generator: np.random.Generator) -> CurveDraws:
@@ -116,6 +132,12 @@ class ComputeCurve:
         return CurveDraws(
             irreducible, scale, exponent, float(self.flops[0]), float(self.flops[-1]), self.unit_flops
         )
+
+
+def _slope(x: np.ndarray, y: np.ndarray) -> float:
+    """Of the line through the points: its sign says whether the losses fall."""
+    centred = x - x.mean()
+    return float(centred @ (y - y.mean()) / (centred @ centred))
 
 
 def _starts(relative: np.ndarray, losses: np.ndarray) -> list[np.ndarray]:

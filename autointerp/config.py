@@ -5,14 +5,24 @@ run directory. An unknown key is an error that names the nearest ones.
 """
 
 import difflib
+import os.path
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from autointerp.errors import SuiteError
+from autointerp.toml_text import toml_text
 
 __all__ = [
     "CheckpointSection",
@@ -31,7 +41,20 @@ __all__ = [
 
 FAMILIES = ("reconstruction", "downstream")
 _WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors", ".npz")
-_SCHEMES = ("demo:", "hf:")
+_EMBEDDED_SUBJECT = "demo"
+_EMBEDDED_CHECKPOINT = "demo:"
+
+# NumPy and torch take seeds of different widths; below this one all of them agree.
+_SEEDS = 2**31
+
+
+def _without_nul(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("a path cannot hold a NUL character")
+    return path
+
+
+_Location = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
 
 
 class _Section(BaseModel):
@@ -41,8 +64,9 @@ class _Section(BaseModel):
 class SubjectSection(_Section):
     """The language model under study."""
 
-    model: str
-    """A local folder (relative to the suite file), a hub name, or `demo` for the embedded one."""
+    model: _Location
+    """A local folder (relative to the suite file), a hub name, or `demo`, which is always the embedded one: a
+    folder of that name is written `./demo`."""
     revision: str | None = None
     """Of a hub model: pins it."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -56,10 +80,13 @@ class CorpusSection(_Section):
 
     kind: Literal["stdlib", "text", "jsonl", "parquet", "datasets"] = "stdlib"
     """`stdlib` is the running interpreter's own library source, always there."""
-    path: str | None = None
+    path: _Location | None = None
     """File or folder (relative to the suite file); for `datasets` the data set's name."""
-    text_field: str = "text"
+    text_field: str = Field(default="text", min_length=1)
     """Which field or column holds the text."""
+    separator: str | None = Field(default=None, min_length=1)
+    """Of kind `text`: what stands between two documents of one file, e.g. a blank line, `"\\n\\n"`. Without
+    it a file is one document; the intervals are over documents, so one big file needs a separator."""
     config: str | None = None
     """Of a `datasets` data set."""
     split: str = "train"
@@ -76,6 +103,9 @@ class CorpusSection(_Section):
     """Whether a document's last, shorter context is dropped; else it is padded."""
     max_contexts_per_document: int | None = Field(default=None, ge=1)
     """Keeps a few huge documents from dominating, and the intervals over documents from being wide."""
+    special_tokens: Literal["text", "parse"] = "text"
+    """`text`: a special token spelled out in a document, e.g. `<|endoftext|>`, is ordinary text; `parse`: it
+    is the token."""
     chat_template: bool = False
     """Whether each document is wrapped as one user turn by the tokenizer's chat template."""
     evaluation_tokens: int = Field(default=200_000, ge=1)
@@ -91,13 +121,19 @@ class CorpusSection(_Section):
             raise ValueError(f"kind = {self.kind!r} needs a path")
         return self
 
+    @model_validator(mode="after")
+    def _separates_text(self) -> "CorpusSection":
+        if self.kind != "text" and self.separator is not None:
+            raise ValueError(f"kind = {self.kind!r} has no separator, only kind = 'text' has")
+        return self
+
 
 class CheckpointSection(_Section):
     """One autoencoder to be measured."""
 
-    path: str
-    """File or folder, relative to the suite file."""
-    name: str | None = None
+    path: _Location
+    """File or folder, relative to the suite file, or `demo:NAME` for an embedded one."""
+    name: str | None = Field(default=None, min_length=1)
     """What the report calls it; default: the path's last part."""
     site: str | None = None
     """Where it attaches, e.g. `blocks.8.hook_resid_post`; default: what the checkpoint says."""
@@ -120,7 +156,7 @@ class CurvePoint(_Section):
 class MetricSection(_Section):
     """What is measured."""
 
-    families: tuple[Literal["reconstruction", "downstream"], ...] = FAMILIES
+    families: tuple[Literal["reconstruction", "downstream"], ...] = Field(default=FAMILIES, min_length=1)
     compute_curve: tuple[CurvePoint, ...] = ()
     """Training FLOPs and held-out loss of the subject's family, the subject itself the largest. Without it
     the compute-equivalent fraction is undefined. The embedded subject brings its own."""
@@ -150,7 +186,8 @@ class Suite(_Section):
     """A whole run."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=_SEEDS)
+    """Of the nulls and of the bootstrap."""
     site: str | None = None
     """Where checkpoints attach that do not say it themselves."""
     subject: SubjectSection
@@ -174,7 +211,8 @@ class Suite(_Section):
 def checkpoint_name(entry: CheckpointSection) -> str:
     """The name that the report uses: the one given, else the path's last part, less a weight suffix."""
     last = Path(entry.path.rpartition(":")[2]).name
-    return entry.name or last.removesuffix(Path(last).suffix if last.endswith(_WEIGHT_SUFFIXES) else "")
+    short = last.removesuffix(Path(last).suffix if last.endswith(_WEIGHT_SUFFIXES) else "")
+    return entry.name or short or entry.path
 
 
 def load_suite(path: Path, *, overrides: Sequence[str] = (), checkpoints: Sequence[str] = ()) -> Suite:
@@ -188,19 +226,34 @@ def load_suite(path: Path, *, overrides: Sequence[str] = (), checkpoints: Sequen
     Raises:
         SuiteError: unreadable, no TOML, or not a valid suite; one line says which key and what to do.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SuiteError("no such suite file", where=path, remedy="give the path of a TOML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"cannot be read ({error})", where=path) from None
-    except tomllib.TOMLDecodeError as error:
-        raise SuiteError(f"is no TOML: {error}", where=path) from None
+    content = _parsed(_file_text(path), where=str(path))
     for override in overrides:
         _apply_override(content, override)
     suite = suite_from_mapping(content, folder=path.resolve().parent, where=str(path))
-    added = tuple(_named(CheckpointSection(path=_absolute(extra, Path.cwd()))) for extra in checkpoints)
+    further = [_absolute(extra, Path.cwd(), where="--checkpoint") for extra in checkpoints]
+    added = tuple(_named(CheckpointSection(path=extra)) for extra in further)
     return _validated(suite.model_dump() | {"checkpoints": suite.checkpoints + added}, where=str(path))
+
+
+def _file_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SuiteError("no such suite file", where=path, remedy="give the path of a TOML file") from None
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a path that no file can have
+        raise SuiteError(f"cannot be read ({error})", where=path) from None
+
+
+def _parsed(text: str, *, where: str) -> dict[str, Any]:
+    """TOML, or a SuiteError; a plain TOMLDecodeError is its cause, for those who have another use for it."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SuiteError(f"is no TOML: {error}", where=where) from error
+    except RecursionError:
+        raise SuiteError("is nested too deeply to be read", where=where) from None
+    except ValueError:  # the interpreter's limit on digits
+        raise SuiteError("holds a number of too many digits", where=where) from None
 
 
 def suite_from_mapping(content: Mapping[str, Any], *, folder: Path, where: str = "suite") -> Suite:
@@ -212,14 +265,12 @@ def suite_from_mapping(content: Mapping[str, Any], *, folder: Path, where: str =
     suite = _validated(content, where=where)
     corpus = suite.corpus
     if corpus.path is not None and corpus.kind != "datasets":
-        corpus = corpus.model_copy(update={"path": _absolute(corpus.path, folder)})
+        corpus = corpus.model_copy(update={"path": _absolute(corpus.path, folder, where=where)})
     checkpoints = tuple(
-        _named(entry.model_copy(update={"path": _absolute(entry.path, folder)}))
+        _named(entry.model_copy(update={"path": _absolute(entry.path, folder, where=where)}))
         for entry in suite.checkpoints
     )
-    model = suite.subject.model
-    if model.startswith(".") or (folder / model).is_dir():
-        model = _absolute(model, folder)
+    model = _resolved_model(suite.subject.model, folder, where=where)
     subject = suite.subject.model_copy(update={"model": model})
     return suite.model_copy(update={"corpus": corpus, "checkpoints": checkpoints, "subject": subject})
 
@@ -230,45 +281,26 @@ def _named(entry: CheckpointSection) -> CheckpointSection:
 
 def suite_toml(suite: Suite) -> str:
     """The suite as TOML, defaults included: what the run directory keeps."""
-    content = suite.model_dump(exclude_none=True)
-    tables = {key: value for key, value in content.items() if isinstance(value, dict)}
-    lists = {key: value for key, value in content.items() if _is_list_of_tables(value)}
-    lines = _pairs({key: value for key, value in content.items() if key not in tables and key not in lists})
-    for key, table in tables.items():
-        nested = {inner: value for inner, value in table.items() if _is_list_of_tables(value)}
-        lines += ["", f"[{key}]", *_pairs({k: v for k, v in table.items() if k not in nested})]
-        for inner, rows in nested.items():
-            lines += [line for row in rows for line in ("", f"[[{key}.{inner}]]", *_pairs(row))]
-    for key, rows in lists.items():
-        lines += [line for row in rows for line in ("", f"[[{key}]]", *_pairs(row))]
-    return "\n".join(lines) + "\n"
+    return toml_text(suite.model_dump(exclude_none=True))
 
 
-def _is_list_of_tables(value: object) -> bool:
-    return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], dict)
+def _resolved_model(model: str, folder: Path, *, where: str) -> str:
+    """A folder's absolute path; the embedded subject's and a hub model's name as they are."""
+    if model == _EMBEDDED_SUBJECT:
+        return model
+    is_path = model.startswith((".", "~")) or os.path.isdir(folder / model)  # noqa: PTH112 - raises nothing
+    return _absolute(model, folder, where=where) if is_path else model
 
 
-def _pairs(table: Mapping[str, Any]) -> list[str]:
-    return [f"{key} = {_toml_value(value)}" for key, value in table.items()]
-
-
-def _toml_value(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return _toml_string(value)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    return repr(value)
-
-
-def _toml_string(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
-
-
-def _absolute(path: str, folder: Path) -> str:
-    return path if path.startswith(_SCHEMES) else str((folder / Path(path).expanduser()).resolve())
+def _absolute(path: str, folder: Path, *, where: str) -> str:
+    if path.startswith(_EMBEDDED_CHECKPOINT):
+        return path
+    if not path:
+        raise SuiteError("an empty path", where=where, remedy="give a file or folder")
+    try:
+        return str((folder / Path(path).expanduser()).resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # no such home, a circle of links, a NUL
+        raise SuiteError(f"the path {path!r} cannot be used ({error})", where=where) from None
 
 
 def _apply_override(content: dict[str, Any], override: str) -> None:
@@ -277,9 +309,11 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
     if not equals or not last:
         raise SuiteError(f"--set {override!r} is no section.key=value", remedy="e.g. corpus.kind=text")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
+        value = _parsed(f"value = {text}", where=f"--set {key.strip()}")["value"]
+    except SuiteError as error:
+        if not isinstance(error.__cause__, tomllib.TOMLDecodeError):
+            raise
+        value = text.strip()  # a bare word
     table = content
     for section in sections:
         table = table.setdefault(section, {})

@@ -127,6 +127,8 @@ class MetricDefinition:
     """What `n` counts: document, latent, example."""
     lowest: float | None = None
     highest: float | None = None
+    in_summary: bool = True
+    """Whether the summary table has a column for it; all results stand in the full table."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Constants that the functional needs (a fitted curve's points), JSON-able."""
 

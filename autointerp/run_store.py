@@ -8,13 +8,11 @@ and renamed. A piece that cannot be read back is set aside and counts as absent,
     chunks/*.parquet   shards, the means of resuming       run.lock        held while a process works here
 """
 
-import contextlib
 import errno
 import io
 import json
 import os
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,6 +22,7 @@ import polars as pl
 
 from autointerp.atomic_files import append, drop_torn_line, reported, write_atomically
 from autointerp.errors import RunStoreError
+from autointerp.run_events import new_event, read_events
 
 try:
     import fcntl
@@ -34,9 +33,16 @@ __all__ = ["MemoryStore", "RunStore", "read_events"]
 
 _CHUNKS = "chunks"
 _OWN_FILES = {"identity.json", "finished.json", "run.lock", "run.jsonl"}
+_WRITTEN_BY_RUNS = (
+    "finished.json",  # first: what is only half removed must not pass for complete
+    *("report.json", "report.html", "report.md", "report.csv"),
+    *("observations/*.parquet", "latents/*.parquet"),
+    *(f"{_CHUNKS}/*.parquet", f"{_CHUNKS}/*.corrupt"),
+    *("suite.toml", "run.jsonl"),
+)
+"""What makes way where another run is replaced; whatever else lies in the folder stays."""
 _UNLOCKABLE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
-_SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL")
 
 
 class MemoryStore:
@@ -69,7 +75,7 @@ class MemoryStore:
 
     def event(self, kind: str, **fields: Any) -> None:
         """Remember an event."""
-        self.events.append(_event(kind, fields))
+        self.events.append(new_event(kind, fields))
 
 
 class RunStore:
@@ -83,13 +89,23 @@ class RunStore:
         self._sound: set[str] = set()  # shards that were read back once: `has` need not do so again
 
     @classmethod
-    def open(cls, path: str | Path, *, suite_toml: str, identity: Mapping[str, Any]) -> "RunStore":
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        suite_toml: str,
+        identity: Mapping[str, Any],
+        replace_other: bool = False,
+    ) -> "RunStore":
         """Create a run directory, or resume the run that it holds.
 
         Args:
-            path: the directory; made if absent, and must otherwise be empty or hold this very run.
+            path: the directory; made if absent, and must otherwise be empty, hold this very run, or hold
+                another one that has computed nothing yet, which is then taken over.
             suite_toml: the resolved suite, kept as `suite.toml`.
             identity: all that the numbers depend on, JSON-able: hashes of suite, subject, corpus and so on.
+            replace_other: where the directory holds another run, remove it and begin anew. Only files that
+                a run writes are removed; any others stay.
 
         Raises:
             RunStoreError: it cannot be written, is in use by another process, holds something else, or
@@ -103,26 +119,43 @@ class RunStore:
             lock = _take_lock(path)
         store = cls(path, identity, lock)
         try:
-            store._begin(suite_toml)
+            store._begin(suite_toml, replace_other=replace_other)
         except BaseException:
             store.close()
             raise
         return store
 
-    def _begin(self, suite_toml: str) -> None:
+    def _begin(self, suite_toml: str, *, replace_other: bool) -> None:
         """With the lock held: check or write the identity, and clear up after a killed predecessor."""
         with reported(self.path):
             (self.path / _CHUNKS).mkdir(exist_ok=True)
-            is_resumed = (self.path / "identity.json").exists()
-            if is_resumed:
-                _check_identity(self.path, self.identity)
-            else:
+            is_resumed = self._holds_this_run(replace_other=replace_other)
+            if not is_resumed:
                 write_atomically(self.path / "identity.json", _json_bytes(self.identity))
             for leftover in self.path.rglob(".*.tmp"):
                 leftover.unlink()
             drop_torn_line(self.path / "run.jsonl")
         self.write_text("suite.toml", suite_toml)
         self.event("resumed" if is_resumed else "started")
+
+    def _holds_this_run(self, *, replace_other: bool) -> bool:
+        """Whether this run was begun here; another one is removed where that is allowed, else an error."""
+        if not (self.path / "identity.json").exists():
+            return False
+        differences = _differences(_read_identity(self.path), self.identity)
+        if not differences:
+            return True
+        if not replace_other and _has_computed(self.path):
+            raise RunStoreError(
+                f"the folder holds another run: {'; '.join(differences)}",
+                where=self.path,
+                remedy="name another folder with --out, delete this one, or give the same settings to resume",
+            )
+        # identity.json goes last, by being replaced: killed in between, this is still the other run
+        for pattern in _WRITTEN_BY_RUNS:
+            for file in self.path.glob(pattern):
+                file.unlink()
+        return False
 
     def __enter__(self) -> "RunStore":
         return self
@@ -201,7 +234,7 @@ class RunStore:
 
         Values of environment variables that hold secrets are blotted out of texts.
         """
-        line = json.dumps(_event(kind, fields), allow_nan=False) + "\n"
+        line = json.dumps(new_event(kind, fields), allow_nan=False) + "\n"
         with reported(self.path / "run.jsonl"):
             append(self.path / "run.jsonl", line)
 
@@ -214,6 +247,12 @@ class RunStore:
         self.event("finished")
         with reported(self.path):
             write_atomically(self.path / "finished.json", _json_bytes({"identity": self.identity}))
+
+    def reopen(self) -> None:
+        """Take the finished mark away, so that what is made of the shards is made again."""
+        with reported(self.path):
+            (self.path / "finished.json").unlink(missing_ok=True)
+        self.event("reopened")
 
     @property
     def is_finished(self) -> bool:
@@ -263,47 +302,15 @@ class RunStore:
         return frame
 
 
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """Events of a run.jsonl; lines that are no JSON object are passed over, no file means no events."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    events = []
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            event = json.loads(line)
-            if isinstance(event, dict):
-                events.append(event)
-    return events
-
-
-def _event(kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    if fields.keys() & {"time", "event"}:
-        raise ValueError(f"an event's own fields cannot be called time or event, got {sorted(fields)}")
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return {"time": now, "event": kind} | {name: _without_secrets(value) for name, value in fields.items()}
-
-
-def _without_secrets(value: Any) -> Any:
-    """Error texts of servers sometimes quote the key that they refused."""
-    if isinstance(value, Mapping):
-        return {name: _without_secrets(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_secrets(part) for part in value]
-    if isinstance(value, str):
-        for name, secret in os.environ.items():
-            is_secret = any(word in name.upper() for word in _SECRET_WORDS)
-            if is_secret and len(secret) >= 8 and secret in value:
-                value = value.replace(secret, "[secret]")
-    return value
-
-
 def _refuse_foreign(path: Path) -> None:
     """A folder must be empty, hold a run, or hold what a run killed at its start left there."""
     names = {entry.name for entry in path.iterdir()}
+    if "identity.json" in names:
+        return
+    if _CHUNKS in names:
+        names |= {f"{_CHUNKS}/{entry.name}" for entry in (path / _CHUNKS).iterdir()}
     leftovers = {name for name in names if name.startswith(".") and name.endswith(".tmp")}
-    if "identity.json" not in names and names - leftovers - {"run.lock", _CHUNKS}:
+    if names - leftovers - {"run.lock", _CHUNKS}:
         raise RunStoreError(
             "the folder is not empty and holds no run", where=path, remedy="name a new folder with --out"
         )
@@ -330,20 +337,20 @@ def _take_lock(path: Path) -> int | None:
     return descriptor
 
 
-def _check_identity(path: Path, identity: Mapping[str, Any]) -> None:
+def _has_computed(path: Path) -> bool:
+    """Whether the run here has anything to lose."""
+    return (path / "finished.json").exists() or any((path / _CHUNKS).glob("*.parquet"))
+
+
+def _read_identity(path: Path) -> Any:
     try:
-        found = json.loads((path / "identity.json").read_text())
+        return json.loads((path / "identity.json").read_text())
     except ValueError as error:
         raise RunStoreError(
-            "identity.json is damaged", where=path, remedy="name another folder with --out"
-        ) from error
-    differences = _differences(found, identity)
-    if differences:
-        raise RunStoreError(
-            f"the folder holds another run: {'; '.join(differences)}",
+            "identity.json is damaged",
             where=path,
-            remedy="name another folder with --out, or give the same settings to resume",
-        )
+            remedy="name another folder with --out, or delete this one",
+        ) from error
 
 
 def _differences(found: Any, wanted: Any, name: str = "") -> Iterator[str] | list[str]:

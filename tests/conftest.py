@@ -42,8 +42,18 @@ def _listed_reasons() -> list[str]:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Collect skips whose reason `SKIPS.md` does not list."""
-    if report.skipped and not hasattr(report, "wasxfail"):
+    """Collect skipped tests whose reason `SKIPS.md` does not list."""
+    if not hasattr(report, "wasxfail"):
+        _watch(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """The same for modules that skip themselves before any of their tests is known."""
+    _watch(report)
+
+
+def _watch(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped:
         reason = report.longrepr[2].removeprefix("Skipped: ")
         if not any(reason.startswith(listed) for listed in _listed_reasons()):
             _unlisted.append(f"{report.nodeid}: {reason}")

@@ -47,10 +47,42 @@ def test_folder_names_with_dots_stay_whole(tmp_path):
     assert suite.checkpoints[0].name == "layers.4"
 
 
-def test_embedded_and_hub_paths_are_left_alone(tmp_path):
+def test_embedded_paths_are_left_alone_and_no_other_scheme_is_known(tmp_path):
     text = MINIMAL + '[[checkpoints]]\npath = "demo:a"\n[[checkpoints]]\npath = "hf:o/n/b"\n'
     suite = load_suite(write(tmp_path, text))
-    assert [entry.path for entry in suite.checkpoints] == ["demo:a", "hf:o/n/b"]
+    assert [entry.path for entry in suite.checkpoints] == ["demo:a", str(tmp_path / "hf:o/n/b")]
+
+
+def test_demo_is_the_embedded_subject_whatever_lies_beside_the_suite(tmp_path):
+    (tmp_path / "demo").mkdir()
+    bare, dotted = (
+        load_suite(write(tmp_path, f'name = "x"\n[subject]\nmodel = "{model}"\n'))
+        for model in ("demo", "./demo")
+    )
+    assert bare.subject.model == "demo"
+    assert dotted.subject.model == str(tmp_path / "demo")
+
+
+def test_a_tilde_is_the_home_folder_everywhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    text = 'name = "x"\n[subject]\nmodel = "~/m"\n[corpus]\nkind = "text"\npath = "~/t"\n'
+    suite = load_suite(write(tmp_path, text + '[[checkpoints]]\npath = "~/c"\n'))
+    paths = (suite.subject.model, suite.corpus.path, suite.checkpoints[0].path)
+    assert paths == tuple(str(tmp_path / "home" / name) for name in "mtc")
+
+
+def test_a_checkpoint_whose_path_has_no_last_part_still_has_a_name(tmp_path):
+    suite = load_suite(write(tmp_path, MINIMAL + '[[checkpoints]]\npath = "/"\n'))
+    assert suite_from_mapping(tomllib.loads(suite_toml(suite)), folder=tmp_path) == suite
+
+
+def test_how_a_file_falls_into_documents_and_what_special_tokens_are_can_be_said(tmp_path):
+    assert load_suite(write(tmp_path, MINIMAL)).corpus.separator is None
+    assert load_suite(write(tmp_path, MINIMAL)).corpus.special_tokens == "text"
+    text = '[corpus]\nkind = "text"\npath = "t"\nseparator = "\\n\\n"\nspecial_tokens = "parse"\n'
+    suite = load_suite(write(tmp_path, MINIMAL + text))
+    assert (suite.corpus.separator, suite.corpus.special_tokens) == ("\n\n", "parse")
+    assert suite_from_mapping(tomllib.loads(suite_toml(suite)), folder=tmp_path) == suite
 
 
 @pytest.mark.parametrize(
@@ -69,7 +101,27 @@ def test_embedded_and_hub_paths_are_left_alone(tmp_path):
             "two checkpoints are called 'x'",
         ),
         (MINIMAL + '[[checkpoints]]\npth = "a"\n', "unknown key"),
+        ("a = " + "[" * 100_000, "nested too deeply"),
+        ("seed = " + "1" * 5000 + "\n" + MINIMAL, "too many digits"),
+        ("seed = 20261122213000\n" + MINIMAL, "`seed`: Input should be less than 2147483648"),
+        (MINIMAL + '[[checkpoints]]\npath = "a\\u0000b"\n', "`checkpoints.0.path`: a path cannot hold a NUL"),
+        (
+            MINIMAL + '[corpus]\nkind = "text"\npath = "a\\u0000b"\n',
+            "`corpus.path`: a path cannot hold a NUL",
+        ),
+        ('name = "x"\n[subject]\nmodel = "a\\u0000b"\n', "`subject.model`: a path cannot hold a NUL"),
+        (MINIMAL + '[[checkpoints]]\npath = "~nosuchuser/x"\n', "'~nosuchuser/x' cannot be used"),
+        ('name = "x"\n[subject]\nmodel = "~nosuchuser/x"\n', "'~nosuchuser/x' cannot be used"),
+        (MINIMAL + "[metrics]\nfamilies = []\n", "metrics.families"),
+        (MINIMAL + '[[checkpoints]]\npath = ""\n', "checkpoints.0.path"),
+        (MINIMAL + '[[checkpoints]]\npath = "x"\nname = ""\n', "checkpoints.0.name"),
+        (MINIMAL + '[corpus]\nkind = "text"\npath = ""\n', "corpus.path"),
+        ('name = "x"\n[subject]\nmodel = ""\n', "subject.model"),
+        (MINIMAL + '[corpus]\nkind = "text"\npath = "t"\nseparator = ""\n', "corpus.separator"),
+        (MINIMAL + '[corpus]\nkind = "jsonl"\npath = "t"\nseparator = "x"\n', "has no separator"),
+        (MINIMAL + '[corpus]\nspecial_tokens = "drop"\n', "corpus.special_tokens"),
     ],
+    ids=lambda value: value[-30:],
 )
 def test_a_bad_suite_is_one_clear_line(tmp_path, text, says):
     path = write(tmp_path, text)
@@ -99,7 +151,22 @@ def test_overrides_take_toml_values_and_bare_words(tmp_path):
     assert (suite.corpus.context_length, suite.subject.dtype, suite.seed) == (32, "bfloat16", 7)
 
 
-@pytest.mark.parametrize("override", ["corpus", "=3", "name.x=3", "corpus.nope=1"])
+def test_a_path_that_no_suite_file_can_have_is_one_clear_line():
+    with pytest.raises(SuiteError, match="cannot be read"):
+        load_suite(Path("a\0b"))
+
+
+@pytest.mark.parametrize("extra", ["", "a\0b", "~nosuchuser/x"])
+def test_a_further_checkpoint_that_is_no_path_is_refused(tmp_path, extra):
+    with pytest.raises(SuiteError, match="--checkpoint"):
+        load_suite(write(tmp_path, MINIMAL), checkpoints=[extra])
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["corpus", "=3", "name.x=3", "corpus.nope=1", "seed=" + "1" * 5000, "seed=" + "[" * 100_000],
+    ids=lambda override: override[:12],
+)
 def test_a_bad_override_is_refused(tmp_path, override):
     with pytest.raises(SuiteError):
         load_suite(write(tmp_path, MINIMAL), overrides=[override])

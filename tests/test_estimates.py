@@ -94,6 +94,12 @@ def example_of(functional, rng):
     return examples[functional](), definition(functional, parameters=parameters)
 
 
+def expanded_level(level, clusters):
+    """The level at which a normal's tails are as far out as those of a Student's t over these clusters."""
+    reach = stats.t.ppf((1 + level) / 2, clusters - 1) * math.sqrt(clusters / (clusters - 1))
+    return 2 * stats.norm.cdf(reach) - 1
+
+
 def value_of(outcome):
     assert isinstance(outcome, Measured), outcome
     return outcome.estimate
@@ -123,6 +129,7 @@ def test_ratio_agrees_with_scipys_bca_bootstrap():
         paired=True,
         method="BCa",
         n_resamples=20000,
+        confidence_level=expanded_level(0.95, 25),
         rng=np.random.default_rng(2),
     )
     width = mine.high - mine.low
@@ -145,7 +152,7 @@ def test_bca_given_the_same_resamples_is_scipys_to_the_last_digits():
     bias = stats.norm.ppf(share)
     tails = [
         stats.norm.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))
-        for z in stats.norm.ppf([0.05, 0.95])
+        for z in math.sqrt(20 / 19) * stats.t.ppf([0.05, 0.95], 19)
     ]
     assert [interval.low, interval.high] == pytest.approx(np.quantile(mine.resampled, tails), rel=1e-12)
 
@@ -186,31 +193,31 @@ def test_auroc_divides_by_the_denominator_and_pools_equal_units_of_different_gro
     frame = observation_frame(
         checkpoint="a",
         metric="m",
-        unit=["x", "x", "y", "z"],
-        group=["g", "h", "g", "h"],
-        cluster=["1", "2", "3", "4"],
-        numerator=[8.0, 1.0, 6.0, 2.0],
-        denominator=[4.0, 1.0, 2.0, 1.0],
-        label=[1.0, 0.0, 1.0, 0.0],
+        unit=["x", "x", "y", "z", "w"],
+        group=["g", "h", "g", "h", "g"],
+        cluster=["1", "2", "3", "4", "5"],
+        numerator=[8.0, 1.0, 6.0, 2.0, 9.0],
+        denominator=[4.0, 1.0, 2.0, 1.0, 1.0],
+        label=[1.0, 0.0, 1.0, 0.0, 1.0],
     )
-    # predictions: positives 2 and 3, negatives 1 and 2: three and a half of four pairs are in order
-    assert value_of(estimate(frame, definition("auroc"))).value == 3.5 / 4
+    # predictions: positives 2, 3 and 9, negatives 1 and 2: five and a half of six pairs are in order
+    assert value_of(estimate(frame, definition("auroc"))).value == 5.5 / 6
 
 
 def test_mean_of_group_ratios_by_hand():
     frame = observation_frame(
         checkpoint="a",
         metric="m",
-        unit=["1", "2", "3", "4"],
-        group=["g", "g", "h", "i"],
-        group_weight=[3.0, 3.0, 1.0, 7.0],
-        numerator=[1.0, 2.0, 10.0, 0.0],
-        denominator=[1.0, 5.0, 2.0, 0.0],
+        unit=["1", "2", "3", "4", "5"],
+        group=["g", "g", "h", "i", "i"],
+        group_weight=[3.0, 3.0, 1.0, 7.0, 7.0],
+        numerator=[1.0, 2.0, 10.0, 0.0, 0.0],
+        denominator=[1.0, 5.0, 2.0, 0.0, 0.0],
     )
     mine = value_of(estimate(frame, definition("mean_of_group_ratios")))
     assert mine.value == pytest.approx((3 * 0.5 + 1 * 5.0) / 4)
     assert "1 of 3 groups undefined" in mine.method
-    assert mine.n == 4
+    assert mine.n == 5
 
 
 def test_one_minus_ratio_mirrors_the_ratio_and_its_interval():
@@ -251,8 +258,8 @@ def test_unseen_fraction_and_its_jackknife_by_brute_force():
     left_out = np.array([(np.delete(fires, d, axis=0).sum(axis=0) == 0).mean() for d in range(12)])
     error = math.sqrt(11 / 12 * ((left_out - left_out.mean()) ** 2).sum())
     assert mine.value == (counts == 0).mean()
-    assert mine.high == pytest.approx(min(1.0, mine.value + stats.norm.ppf(0.95) * error))
-    assert mine.low == pytest.approx(max(0.0, mine.value - stats.norm.ppf(0.95) * error))
+    assert mine.high == pytest.approx(min(1.0, mine.value + stats.t.ppf(0.95, 11) * error))
+    assert mine.low == pytest.approx(max(0.0, mine.value - stats.t.ppf(0.95, 11) * error))
     assert (mine.n, mine.sampled) == (40, "latent")
     assert "jackknife over 12 documents" in mine.method
     assert "fires in < 0.25 of them" in mine.method
@@ -274,7 +281,7 @@ def test_unseen_fraction_adds_up_chunks():
     mine = value_of(estimate(pl.concat(chunks), definition("unseen_fraction")))
     error = math.sqrt(19 / 20 * (1 - 1 / 20)) / 3  # one document of twenty changes the fraction by a third
     assert mine.value == pytest.approx(1 / 3)
-    assert mine.high == pytest.approx(min(1, 1 / 3 + 1.959963984540054 * error))
+    assert mine.high == pytest.approx(min(1, 1 / 3 + stats.t.ppf(0.975, 19) * error))
     assert "over 20 documents" in mine.method
 
 
@@ -295,6 +302,23 @@ def test_intervals_cover_the_truth_as_often_as_they_claim():
     hits = [r.outcome.estimate.low <= 2.0 <= r.outcome.estimate.high for r in results]
     assert len(hits) == 300
     assert 0.90 <= np.mean(hits) <= 0.99
+
+
+@pytest.mark.parametrize("clusters", [5, 8, 20])
+def test_intervals_of_few_documents_cover_the_truth_too(clusters):
+    names = [f"{n}" for n in range(clusters)]
+    frames = [
+        observation_frame(
+            checkpoint=str(simulation),
+            metric="m",
+            unit=[f"{simulation}-{name}" for name in names],
+            numerator=np.random.default_rng([52, simulation, clusters]).normal(2.0, 1.0, clusters),
+        )
+        for simulation in range(300)
+    ]
+    results = estimate_all(pl.concat(frames), [definition()], resamples=1000)
+    hits = [r.outcome.estimate.low <= 2.0 <= r.outcome.estimate.high for r in results]
+    assert np.mean(hits) >= 0.90
 
 
 def test_clusters_widen_the_interval_of_dependent_units():
@@ -409,12 +433,57 @@ def test_units_that_all_lack_a_number_give_their_reason(functional, status, kind
     assert estimate(frame, what) == kind(f"empty text ({count} of {count} units {status})")
 
 
-def test_one_document_has_no_interval():
-    frame = clustered(np.random.default_rng(22), clusters=1)
-    assert estimate(frame, definition()) == Undefined("one document: no interval")
-    assert estimate(unseen([0, 1], documents=1), definition("unseen_fraction")) == Undefined(
-        "one document: no interval"
+@pytest.mark.parametrize(("count", "words"), [(1, "only 1 document"), (4, "only 4 documents")])
+def test_too_few_documents_have_no_interval(count, words):
+    expected = Undefined(f"{words}: no interval can be trusted")
+    frame = clustered(np.random.default_rng(22), clusters=count)
+    assert estimate(frame, definition()) == expected
+    assert estimate(frame, definition("mean_of_group_ratios")) == expected
+    assert estimate(unseen([0, 1], documents=count), definition("unseen_fraction")) == expected
+    enough = clustered(np.random.default_rng(22), clusters=5)
+    assert "5 clusters, 2000 resamples, tails widened" in value_of(estimate(enough, definition())).method
+
+
+def signed_denominators(rng, *, mean, count=40):
+    """What is recovered of a rise of the loss that is not there in every document."""
+    return observation_frame(
+        checkpoint="a",
+        metric="m",
+        unit=[str(n) for n in range(count)],
+        numerator=rng.normal(1.0, 0.3, count),
+        denominator=rng.normal(mean, 1.0, count),
     )
+
+
+@pytest.mark.parametrize("functional", ["ratio", "one_minus_ratio"])
+@pytest.mark.parametrize("mean", [0.2, 0.0, -0.2, -5.0])
+def test_a_denominator_that_may_be_zero_gives_no_number(functional, mean):
+    outcome = estimate(signed_denominators(np.random.default_rng(50), mean=mean), definition(functional))
+    assert isinstance(outcome, Undefined), outcome
+    assert outcome.reason.startswith("the denominator is not clearly above 0: it ")
+
+
+def test_a_denominator_clearly_above_zero_may_be_below_it_in_some_documents():
+    frame = signed_denominators(np.random.default_rng(51), mean=1.0)
+    assert (frame["denominator"] < 0).any()
+    assert value_of(estimate(frame, definition())).value == pytest.approx(
+        frame["numerator"].sum() / frame["denominator"].sum()
+    )
+
+
+def test_counts_that_few_documents_have_still_give_a_number():
+    counts = np.r_[3.0, 5.0, np.zeros(10)]  # one resample in nine has none of the two
+    frame = observation_frame(
+        checkpoint="a",
+        metric="m",
+        unit=[str(n) for n in range(12)],
+        numerator=counts * np.r_[1.0, 2.0, np.zeros(10)],
+        denominator=counts,
+    )
+    assert "of them undefined" in value_of(estimate(frame, definition())).method
+    risen = frame.with_columns(pl.col("numerator") * 0.1)
+    through_curve = value_of(estimate(risen, compute_definition()))
+    assert "of them undefined" in through_curve.method
 
 
 def test_denominators_of_zero_are_undefined():
@@ -476,8 +545,8 @@ def test_numbers_that_are_not_finite_are_a_failure_not_a_number():
 
 
 def test_the_value_is_correctly_rounded():
-    numerator = [1e16, 1.0, -1e16, 1.0]
-    frame = observation_frame(checkpoint="a", metric="m", unit=list("abcd"), numerator=numerator)
+    numerator = [1e16, 1.0, -1e16, 1.0, 0.5]
+    frame = observation_frame(checkpoint="a", metric="m", unit=list("abcde"), numerator=numerator)
     assert value_of(estimate(frame, definition())).value == 0.5
 
 
@@ -577,6 +646,14 @@ def test_an_end_outside_the_curve_is_clipped_and_said():
     near_best = value_of(estimate(compute_frame(0.01, spread=0.2), compute_definition()))
     assert near_best.high == 1.0
     assert "upper end clipped" in near_best.method
+
+
+@pytest.mark.parametrize("losses", [[3.0, 3.1, 3.2, 3.3], [3.0] * 4, [3.0, 3.0, 3.0, 3.0 - 1e-12]])
+def test_losses_that_do_not_fall_with_compute_are_undefined(losses):
+    points = [[c, loss] for c, loss in zip([1e15, 1e16, 1e17, 1e18], losses, strict=True)]
+    outcome = estimate(compute_frame(0.1), compute_definition(points=points))
+    assert isinstance(outcome, Undefined)
+    assert "do not fall with compute" in outcome.reason
 
 
 def test_few_points_and_foreign_text_are_undefined():

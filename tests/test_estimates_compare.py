@@ -75,6 +75,47 @@ def test_p_values_are_uniform_under_the_null_and_agree_with_the_intervals():
             assert (comparison.p_value < 0.05) == (not found.low <= 0 <= found.high)
 
 
+@pytest.mark.parametrize("count", [5, 6, 8, 20])
+def test_few_documents_are_seldom_significant_where_there_is_no_difference(count):
+    frames = [
+        documents(name, np.random.default_rng([20, n, count, name == "a"]).normal(size=count)).with_columns(
+            metric=pl.lit(f"m{n}"), unit=pl.lit(f"{n}-") + pl.col("unit")
+        )
+        for n in range(300)
+        for name in "ab"
+    ]
+    comparisons = compare_all(pl.concat(frames), [definition(f"m{n}") for n in range(300)], resamples=1000)
+    p_values = np.array([c.p_value for c in comparisons])
+    assert np.mean(p_values < 0.05) <= 0.08
+    assert p_values.min() >= 2.0 ** (1 - count)
+    hits = [c.outcome.estimate.low <= 0 <= c.outcome.estimate.high for c in comparisons]
+    assert np.mean(hits) >= 0.90
+
+
+def test_too_few_documents_give_neither_difference_nor_p_value():
+    rng = np.random.default_rng(21)
+    frame = pl.concat([documents(name, rng.normal(size=4)) for name in "ab"])
+    comparison = compare_paired(frame, definition(), "b", "a")
+    assert comparison.outcome == Undefined("b: only 4 documents: no interval can be trusted")
+    assert comparison.p_value is None
+
+
+def test_equal_signs_of_five_documents_are_not_significant_however_clear():
+    frame = pl.concat([documents("a", np.zeros(5)), documents("b", np.full(5, 3.0))])
+    assert compare_paired(frame, definition(), "b", "a").p_value == 2.0**-4
+
+
+def test_a_denominator_that_may_be_zero_on_either_side_gives_no_difference():
+    rng = np.random.default_rng(22)
+    one, other = correlated(rng)
+    shaky = one.with_columns(denominator=pl.Series(rng.normal(0.1, 1.0, one.height)))
+    for pair in (("a", "b"), ("b", "a")):
+        comparison = compare_paired(pl.concat([shaky, other]), definition(), *pair)
+        assert isinstance(comparison.outcome, Undefined)
+        assert comparison.outcome.reason.startswith("a: the denominator is not clearly above 0")
+        assert comparison.p_value is None
+
+
 def test_p_values_are_adjusted_as_benjamini_and_hochberg_do():
     rng = np.random.default_rng(4)
     frames = [
@@ -227,8 +268,8 @@ def test_unseen_fractions_are_compared_on_the_documents_though_no_latent_is_comm
     error = math.sqrt(29 / 30 * ((left_out - left_out.mean()) ** 2).sum())
     found = comparison.outcome.estimate
     assert found.value == pytest.approx((fires[1].sum(0) == 0).mean() - (fires[0].sum(0) == 0).mean())
-    assert found.high - found.value == pytest.approx(1.959963984540054 * error)
-    assert comparison.p_value == pytest.approx(2 * stats.norm.sf(abs(found.value) / error))
+    assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, 29) * error)
+    assert comparison.p_value == pytest.approx(2 * stats.t.sf(abs(found.value) / error, 29))
 
 
 def test_compute_equivalents_are_compared_through_the_same_curves():

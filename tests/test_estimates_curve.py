@@ -85,3 +85,19 @@ def test_draws_are_clipped_to_the_range_of_the_points():
 def test_too_few_or_impossible_points_are_refused(bad):
     with pytest.raises(ValueError, match="compute"):
         ComputeCurve.fit(bad)
+
+
+@pytest.mark.parametrize(
+    "losses", [[3.0, 3.1, 3.2, 3.3], [3.0] * 4, [3.3, 3.0, 3.4, 3.3], [3.0, 3.0, 3.0, 2.99999999999]]
+)
+def test_a_curve_that_does_not_fall_is_refused(losses):
+    with pytest.raises(ValueError, match="do not fall with compute"):
+        ComputeCurve.fit(np.stack([np.geomspace(1e10, 1e13, 4), losses], axis=1).tolist())
+
+
+def test_both_ends_of_a_steep_or_shallow_curve_invert_without_overflow():
+    for losses in ([3.3, 3.0, 3.0, 3.0], [3.0, 3.0, 3.0, 2.9], [3.0003, 3.0002, 3.0001, 3.0]):
+        curve = ComputeCurve.fit(np.stack([np.geomspace(1e10, 1e13, 4), losses], axis=1).tolist())
+        lowest, highest = curve.loss_range
+        for loss in (lowest - 1e-13, lowest, lowest + 1e-13, (lowest + highest) / 2, highest):
+            assert 1e10 <= curve.compute(loss) <= 1e13

@@ -119,7 +119,8 @@ def test_a_run_is_resumed_with_its_shards(tmp_path):
 
 
 def test_another_identity_is_refused_and_the_differences_named(tmp_path):
-    open_store(tmp_path).close()
+    with open_store(tmp_path) as store:
+        store.write("k", FRAME)
     other = {"suite": "abc", "corpus": {"kind": "text", "sha256": "1"}, "device": "cpu"}
     with pytest.raises(RunStoreError) as caught:
         open_store(tmp_path, other)
@@ -129,7 +130,81 @@ def test_another_identity_is_refused_and_the_differences_named(tmp_path):
     assert "seed is 0 there, null here" in message
     assert "suite" not in message.replace(str(tmp_path), "")
     assert "--out" in message
+    assert "delete this one" in message
     open_store(tmp_path).close()  # and the refused one has let go of the lock
+
+
+def test_a_run_that_has_computed_nothing_makes_way_for_another(tmp_path):
+    open_store(tmp_path).close()
+    with open_store(tmp_path, {"suite": "other"}) as store:
+        assert [e["event"] for e in store.events()] == ["started"]
+    assert json.loads((tmp_path / "identity.json").read_text()) == {"suite": "other"}
+
+
+def test_a_finished_run_without_shards_does_not_make_way(tmp_path):
+    with open_store(tmp_path) as store:
+        store.finish()
+    with pytest.raises(RunStoreError, match="another run"):
+        open_store(tmp_path, {"suite": "other"})
+    assert (tmp_path / "finished.json").exists()
+
+
+def complete_run(path):
+    with open_store(path) as store:
+        store.write("k", FRAME)
+        store.write_table("observations/reconstruction.parquet", FRAME)
+        store.write_text("report.json", "{}")
+        store.finish()
+    (path / "chunks" / "x.corrupt").touch()
+    (path / "thesis.tex").write_text("x")
+
+
+def test_another_run_is_replaced_only_if_asked_and_only_its_own_files(tmp_path):
+    complete_run(tmp_path)
+    with pytest.raises(RunStoreError, match="another run"):
+        open_store(tmp_path, {"suite": "other"})
+    with RunStore.open(tmp_path, suite_toml="", identity={"suite": "other"}, replace_other=True) as store:
+        assert store.keys() == []
+        assert not store.is_finished
+        assert [e["event"] for e in store.events()] == ["started"]
+    files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert files == ["identity.json", "run.jsonl", "run.lock", "suite.toml", "thesis.tex"]
+
+
+def test_the_same_run_is_resumed_though_another_might_be_replaced(tmp_path):
+    complete_run(tmp_path)
+    with RunStore.open(tmp_path, suite_toml="", identity=IDENTITY, replace_other=True) as store:
+        assert store.has("k")
+        assert store.is_finished
+
+
+def test_a_folder_that_holds_no_run_is_never_replaced(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(RunStoreError, match="holds no run"):
+        RunStore.open(tmp_path, suite_toml="", identity=IDENTITY, replace_other=True)
+
+
+def test_a_finished_run_can_be_reopened_with_its_shards(tmp_path):
+    complete_run(tmp_path)
+    with open_store(tmp_path) as store:
+        store.reopen()
+        assert not store.is_finished
+        assert store.has("k")
+        assert store.events()[-1]["event"] == "reopened"
+        store.reopen()
+        store.finish()
+        assert store.is_finished
+
+
+def test_shards_without_an_identity_are_not_taken_for_this_runs(tmp_path):
+    complete_run(tmp_path)
+    for name in ("identity.json", "finished.json", "run.jsonl", "suite.toml", "report.json", "thesis.tex"):
+        (tmp_path / name).unlink()
+    (tmp_path / "observations" / "reconstruction.parquet").unlink()
+    (tmp_path / "observations").rmdir()
+    with pytest.raises(RunStoreError, match="holds no run"):
+        open_store(tmp_path)
+    assert (tmp_path / "chunks" / "k.parquet").exists()
 
 
 def test_identities_are_compared_as_json(tmp_path):

@@ -138,6 +138,8 @@ def write_checkpoint(
 
 
 def _recognised_format(path: Path) -> CheckpointFormat:
+    if "\0" in str(path):
+        raise CheckpointError("a path cannot hold a NUL character", where=repr(str(path)))
     path.stat()  # says whether it is absent, forbidden, or a circle of links
     recognised = [candidate for candidate in FORMATS if candidate.recognises(path)]
     if len(recognised) == 1:

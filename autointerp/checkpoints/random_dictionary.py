@@ -17,27 +17,34 @@ __all__ = ["random_dictionary", "with_output_scale"]
 
 
 def random_dictionary(
-    like: SparseAutoencoder, mean: Float[Tensor, " d_model"], *, generator: torch.Generator
+    like: SparseAutoencoder,
+    mean: Float[Tensor, " d_model"],
+    *,
+    generator: torch.Generator,
+    k: int | None = None,
 ) -> SparseAutoencoder:
     """A TopK dictionary whose directions are random; it reads and writes along the same ones.
 
     Rows are independent and uniform on the unit sphere; encoder = decoder; encoder bias 0; pre_bias =
     decoder_bias = `mean`. So it answers with the mean plus its k best-aligned directions. Its output still
-    wants a
-    scale: see `metrics.calibration.fit_output_scales`.
+    wants a scale: see `metrics.calibration.fit_output_scales`.
 
     Args:
-        like: gives the shape, k, the normalisation, device and dtype.
+        like: gives the shape, the normalisation, device and dtype, and k if it is a TopK dictionary.
         mean: of the activations in the space that `like` works in, from `metrics.calibration.own_space_mean`.
         generator: on the CPU, whatever the device, so that one seed means one dictionary.
+        k: latents kept per token; needed where `like` has no k to copy (its mean L0, rounded, is fair).
 
     Raises:
-        CheckpointError: `like` is no TopK dictionary, so that it has no k to copy.
+        CheckpointError: `like` is no TopK dictionary and no k is given.
     """
-    if not isinstance(like.activation, TopK):
+    activation = like.activation if isinstance(like.activation, TopK) else None
+    if k is not None:
+        activation = TopK(k)
+    if activation is None:
         raise CheckpointError(
             f"a random dictionary copies k, and {like.activation.describe()} has none",
-            remedy="give a TopK checkpoint on the same site",
+            remedy="give k, or a TopK checkpoint on the same site",
         )
     directions = torch.randn(like.latent_count, like.d_model, generator=generator, dtype=torch.float32)
     directions = torch.nn.functional.normalize(directions, dim=1).to(like.encoder_weight)
@@ -48,7 +55,7 @@ def random_dictionary(
         decoder_weight=directions,
         decoder_bias=bias,
         pre_bias=bias,
-        activation=like.activation,
+        activation=activation,
         normalization=like.normalization,
         metadata=CheckpointMetadata(
             site=like.metadata.site,

@@ -96,7 +96,7 @@ class TensorTable:
 
     def finish(self, *, ignored: Collection[str] = ()) -> None:
         """Refuse what was neither taken nor is known to be harmless: it may change what is computed."""
-        left = sorted(set(self.tensors) - self.taken - set(ignored))
+        left = sorted(map(_name, set(self.tensors) - self.taken - set(ignored)))
         if left:
             raise CheckpointError(
                 f"unknown tensors {_listed(left)}",
@@ -107,7 +107,7 @@ class TensorTable:
     def _stored(self, name: str) -> Tensor:
         if name not in self.tensors:
             raise CheckpointError(
-                f"tensor {name!r} is missing, there are {_listed(sorted(map(str, self.tensors)))}",
+                f"tensor {name!r} is missing, there are {_listed(sorted(map(_name, self.tensors)))}",
                 where=self.where,
             )
         self.taken.add(name)
@@ -119,7 +119,7 @@ class TensorTable:
             raise CheckpointError(
                 f"tensor {name!r} claims more numbers than the file holds", where=self.where
             )
-        return tensor
+        return tensor.detach()  # a stored nn.Parameter would ask for gradients of everything done with it
 
     def _check_shape(self, name: str, tensor: Tensor, axes: list[str]) -> None:
         expected = [self.sizes.get(axis) for axis in axes]
@@ -291,6 +291,11 @@ def _first_sentence(error: BaseException) -> str:
 
 def _shape(tensor: Tensor) -> str:
     return str(tuple(tensor.shape))
+
+
+def _name(key: object) -> str:
+    """A dictionary in a torch file may have keys of any kind, of any length."""
+    return key if isinstance(key, str) else f"<{type(key).__name__}>"
 
 
 def _listed(names: list[str]) -> str:

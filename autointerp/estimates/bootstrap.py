@@ -2,9 +2,15 @@
 
 Nothing here depends on the order in which statistics come: each set of clusters has its own random stream,
 seeded by the clusters' ids, and all sums over clusters are exact.
+
+Resampling D clusters shows sqrt((D-1)/D) of the true spread, and its quantiles are a normal's where a
+Student's t is asked for. Both are made good before BCa's correction: the tail alpha is replaced by
+Phi(sqrt(D/(D-1)) t_alpha(D-1)) (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", the
+expanded percentile interval). At 1000 clusters nothing is left of it.
 """
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,14 +18,26 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from scipy import sparse
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from autointerp.estimates.statistics import ClusterStatistic
 
-__all__ = ["Interval", "Replicates", "bootstrap_interval", "resample_all", "two_sided_p_value"]
+__all__ = [
+    "FEWEST_CLUSTERS",
+    "Interval",
+    "Replicates",
+    "bootstrap_interval",
+    "resample_all",
+    "smallest_p_value",
+    "two_sided_p_value",
+]
+
+FEWEST_CLUSTERS = 5
+"""Below, even the range of all D values misses their median with probability 2^(1-D) > 10 %."""
 
 _BLOCK_BYTES = 64 * 2**20  # of resampling counts held at once
 _NUMBERS_AT_ONCE = 2**22  # sums held at once where a statistic has many
+_FEW = 30  # clusters below which the widening of the tails is worth a word (4 % of the width)
 _ROUNDING = 1e-10  # spread, relative to the numbers themselves, that fixed-point sums can feign
 
 
@@ -156,6 +174,9 @@ def jackknife(statistic: ClusterStatistic) -> Float[np.ndarray, " cluster"]:
 def bootstrap_interval(replicates: Replicates, *, level: float) -> Interval | None:
     """BCa interval (Efron 1987); percentile where its correction does not exist; one point if all are equal.
 
+    Its tails are widened for the number of clusters, see above. Under six clusters, no interval of 95 % can
+    be had without assuming a distribution: what is given covers about 90 %.
+
     Resamples in which the statistic does not exist are left out and counted in the method. None where they
     are more than half: an interval from the rest would be one of another quantity.
     """
@@ -168,9 +189,17 @@ def bootstrap_interval(replicates: Replicates, *, level: float) -> Interval | No
         over = f"{over} ({resamples - len(values)} of them undefined)"
     if _is_constant(values, replicates):
         return Interval(replicates.value, replicates.value, f"bootstrap {over}: all equal, no spread")
-    tails, name = _corrected_tails(np.array([(1 - level) / 2, (1 + level) / 2]), values, replicates)
+    tails = _widened(np.array([(1 - level) / 2, (1 + level) / 2]), replicates.cluster_count)
+    tails, name = _corrected_tails(tails, values, replicates)
     low, high = np.quantile(values, tails)
+    if replicates.cluster_count < _FEW:
+        over = f"{over}, tails widened for so few clusters"
     return Interval(float(low), float(high), f"{name} {over}")
+
+
+def _widened(tails: np.ndarray, cluster_count: int) -> np.ndarray:
+    """Phi(sqrt(D/(D-1)) t): the tail of a normal where D clusters need that of a Student's t."""
+    return ndtr(math.sqrt(cluster_count / (cluster_count - 1)) * stdtrit(cluster_count - 1, tails))
 
 
 def _corrected_tails(tails: np.ndarray, values: np.ndarray, replicates: Replicates) -> tuple[np.ndarray, str]:
@@ -210,19 +239,27 @@ def _correction(values: np.ndarray, replicates: Replicates) -> tuple[float, floa
 def two_sided_p_value(replicates: Replicates) -> float:
     """Two-sided p for a true value of zero: the level at which the interval would just touch zero.
 
-    The tails are counted add-one, so the smallest p is 2 / (resamples + 1), never 0.
+    The tails are counted add-one, so the smallest p is 2 / (resamples + 1), never 0; nor is it ever below
+    what flipping the signs of the clusters could give.
     """
     values = replicates.resampled[np.isfinite(replicates.resampled)]
-    smallest = 2 / (len(values) + 1)
+    smallest = max(2 / (len(values) + 1), smallest_p_value(replicates.cluster_count))
     if _is_constant(values, replicates):
         return 1.0 if abs(replicates.value) <= _ROUNDING * replicates.magnitude else smallest
     below = (np.count_nonzero(values < 0) + np.count_nonzero(values <= 0)) / 2
-    share = (below + 0.5) / (len(values) + 1)
+    deviate = float(ndtri((below + 0.5) / (len(values) + 1)))
     correction = _correction(values, replicates)
     if correction is not None:
         bias, acceleration = correction
-        shifted = float(ndtri(share)) - bias
+        shifted = deviate - bias
         # where the divisor reaches 0, no level's interval is wide enough to touch zero on this side
         divisor = 1 + acceleration * shifted
-        share = float(ndtr(shifted / divisor - bias)) if divisor > 0 else float(shifted > 0)
-    return float(min(1.0, max(2 * min(share, 1 - share), smallest)))
+        deviate = shifted / divisor - bias if divisor > 0 else math.copysign(math.inf, shifted)
+    freedom = replicates.cluster_count - 1
+    tail = float(stdtr(freedom, -abs(deviate) * math.sqrt(freedom / (freedom + 1))))
+    return min(1.0, max(2 * tail, smallest))
+
+
+def smallest_p_value(cluster_count: int) -> float:
+    """2^(1-D): two of the 2^D ways to flip the signs of D clusters put them all on one side."""
+    return 2.0 ** (1 - cluster_count)

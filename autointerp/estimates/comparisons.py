@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
-from scipy.special import ndtr
+from scipy.special import stdtr
 from scipy.stats import false_discovery_control
 
 from autointerp.estimates.bootstrap import (
@@ -18,12 +18,14 @@ from autointerp.estimates.bootstrap import (
     Replicates,
     bootstrap_interval,
     resample_all,
+    smallest_p_value,
     two_sided_p_value,
 )
 from autointerp.estimates.estimation import (
     HEADLINE,
     EstimateOptions,
     jackknife_interval,
+    lack_of_values,
     measured,
     ordered_checkpoints,
     prepare,
@@ -217,6 +219,13 @@ def _difference(
     one, other = pair.statistics
     if isinstance(one, JackknifeStatistic) and isinstance(other, JackknifeStatistic):
         return _jackknife_difference(pair, one, other, definition, options)
+    names = (pair.comparison.checkpoint, pair.comparison.reference)
+    lacks = [
+        (name, lack_of_values(statistic, replicates[id(statistic)], level=options.level))
+        for name, statistic in zip(names, pair.statistics, strict=True)
+    ]
+    if any(lack for _, lack in lacks):
+        return replace(pair.comparison, outcome=_worst(lacks))
     difference = replicates[id(one)].minus(replicates[id(other)])
     interval = bootstrap_interval(difference, level=options.level)
     if interval is None:
@@ -242,7 +251,8 @@ def _jackknife_difference(
     if error == 0:
         p_value = 1.0 if difference.number == 0 else None  # no spread was seen: nothing to test against
     else:
-        p_value = max(2 * float(ndtr(-abs(difference.number) / error)), 1e-300)
+        tail = float(stdtr(difference.document_count - 1, -abs(difference.number) / error))
+        p_value = max(2 * tail, smallest_p_value(difference.document_count), 1e-300)
     return replace(pair.comparison, outcome=outcome, p_value=p_value)
 
 

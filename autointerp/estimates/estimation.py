@@ -7,15 +7,29 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from scipy.special import ndtri
+from scipy.special import stdtrit
 
-from autointerp.estimates.bootstrap import Interval, Replicates, bootstrap_interval, resample_all
+from autointerp.estimates.bootstrap import (
+    FEWEST_CLUSTERS,
+    Interval,
+    Replicates,
+    bootstrap_interval,
+    resample_all,
+)
 from autointerp.estimates.functionals import FUNCTIONALS
 from autointerp.estimates.series import Series, SeriesKey, read_series
 from autointerp.estimates.statistics import ClusterStatistic, JackknifeStatistic, Statistic
 from autointerp.records import Estimate, Measured, MetricDefinition, MetricResult, Outcome, Undefined
 
-__all__ = ["EstimateOptions", "estimate", "estimate_all", "jackknife_interval", "measured", "prepare"]
+__all__ = [
+    "EstimateOptions",
+    "estimate",
+    "estimate_all",
+    "jackknife_interval",
+    "lack_of_values",
+    "measured",
+    "prepare",
+]
 
 HEADLINE = "{}"
 
@@ -140,14 +154,29 @@ def prepare(rows: Series, definition: MetricDefinition) -> Statistic | Outcome:
     if rows.without_number is not None:
         return rows.without_number
     statistic = FUNCTIONALS[definition.functional](rows, definition.parameters)
+    if isinstance(statistic, JackknifeStatistic):
+        return _too_few(statistic.document_count) or statistic
     if not isinstance(statistic, ClusterStatistic):
         return statistic
     value = statistic.value()
     if not isinstance(value, float):
         return value
-    if len(statistic.clusters) < 2:
-        return Undefined("one document: no interval")
-    return statistic
+    return _too_few(len(statistic.clusters)) or statistic
+
+
+def _too_few(document_count: int) -> Undefined | None:
+    if document_count >= FEWEST_CLUSTERS:
+        return None
+    noun = "document" if document_count == 1 else "documents"
+    return Undefined(f"only {document_count} {noun}: no interval can be trusted")
+
+
+def lack_of_values(statistic: ClusterStatistic, replicates: Replicates, *, level: float) -> Undefined | None:
+    """Why there is no number where too many resamples have none, the share allowed being the statistic's."""
+    without = np.count_nonzero(~np.isfinite(replicates.resampled))
+    if statistic.unclear_reason and without > (1 - level) / 2 * len(replicates.resampled):
+        return Undefined(f"{statistic.unclear_reason} in {without} of {len(replicates.resampled)} resamples")
+    return None
 
 
 def _bootstrap_outcome(
@@ -157,6 +186,9 @@ def _bootstrap_outcome(
     definition: MetricDefinition,
     options: EstimateOptions,
 ) -> Outcome:
+    lack = lack_of_values(statistic, replicates, level=options.level)
+    if lack is not None:
+        return lack
     interval = bootstrap_interval(replicates, level=options.level)
     if interval is None:
         return Undefined("too few resamples have a value: too little of what the metric needs was seen")
@@ -184,8 +216,9 @@ def _clipping(statistic: ClusterStatistic, interval: Interval) -> str:
 def jackknife_interval(
     statistic: JackknifeStatistic, *, level: float, bounds: tuple[float, float]
 ) -> Interval:
-    """Normal interval from the delete-one-document jackknife, cut to the bounds of the quantity."""
-    reach = float(ndtri((1 + level) / 2)) * statistic.standard_error()
+    """Student's t interval from the delete-one-document jackknife, cut to the bounds of the quantity."""
+    quantile = float(stdtrit(statistic.document_count - 1, (1 + level) / 2))
+    reach = quantile * statistic.standard_error()
     low, high = np.clip([statistic.number - reach, statistic.number + reach], *bounds).tolist()
     method = f"delete-one jackknife over {statistic.document_count} documents"
     return Interval(low, high, "; ".join(note for note in (method, statistic.note) if note))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,32 +21,38 @@ __all__ = ["FUNCTIONALS"]
 _CURVE_DRAWS = (
     400  # refits of the compute curve, used in turn; enough for the 2.5 % tails of a smooth parameter
 )
-
+_UNCLEAR = "the denominator is not clearly above 0"
 
 Functional = Callable[[Series, Mapping[str, Any]], Statistic | Outcome]
 
 
 def ratio(series: Series, parameters: Mapping[str, Any]) -> ClusterStatistic:  # noqa: ARG001
-    """sum(w numerator) / sum(w denominator); undefined where the denominators sum to zero."""
+    """sum(w numerator) / sum(w denominator); undefined where the denominators do not sum to more than zero.
+
+    Where documents have denominators below zero (a difference of losses, for one), the ratio turns over as
+    their sum passes zero. So it is undefined, too, if that happens in more resamples than one tail of the
+    interval holds. Denominators that are counts or squares never meet this.
+    """
     clusters, position = np.unique(series.cluster, return_inverse=True)
     columns = (series.weight * series.numerator, series.weight * series.denominator)
     rows = np.stack(
         [np.bincount(position, weights=fixed_point(column), minlength=len(clusters)) for column in columns]
     )
     totals = np.array([math.fsum(column) for column in columns])
-    return ClusterStatistic(rows, totals, _divide, clusters, "the denominators sum to zero")
+    is_signed = bool((rows[1] < 0).any())
+    return ClusterStatistic(
+        rows,
+        totals,
+        _divide,
+        clusters,
+        f"{_UNCLEAR}: it sums to {totals[1]:.4g}",
+        unclear_reason=f"{_UNCLEAR}: it is not" if is_signed else "",
+    )
 
 
 def one_minus_ratio(series: Series, parameters: Mapping[str, Any]) -> ClusterStatistic:
     """1 - sum(w numerator) / sum(w denominator)."""
-    statistic = ratio(series, parameters)
-    return ClusterStatistic(
-        statistic.rows,
-        statistic.totals,
-        lambda sums: 1.0 - _divide(sums),
-        statistic.clusters,
-        statistic.undefined_reason,
-    )
+    return replace(ratio(series, parameters), finish=lambda sums: 1.0 - _divide(sums))
 
 
 def mean_of_group_ratios(series: Series, parameters: Mapping[str, Any]) -> ClusterStatistic:  # noqa: ARG001
@@ -173,7 +179,7 @@ def unseen_fraction(
     A row holds in how many documents the latent fired (numerator), of how many (denominator), and as cluster
     the document's id where it fired in exactly one: that latent would be unseen without this document, which
     is all that the delete-one-document jackknife needs. A latent unseen in D documents fires, with 95 %
-    confidence, in less than 3/D of all documents. Undefined below two documents.
+    confidence, in less than 3/D of all documents.
     """
     units, position = np.unique(series.unit, return_inverse=True)
     documents_fired = np.bincount(position, weights=series.numerator)
@@ -183,8 +189,8 @@ def unseen_fraction(
     document_count = round(documents_seen.max())
     if documents_seen.min() != document_count:
         return Failed("not all latents were watched on the same number of documents")
-    if document_count < 2:
-        return Undefined("one document: no interval")
+    if document_count == 0:
+        return Undefined("no documents")
     total = math.fsum(weights)
     if total == 0:
         return Undefined("the sampling weights sum to zero")
@@ -217,7 +223,8 @@ def compute_equivalent_fraction(series: Series, parameters: Mapping[str, Any]) -
             in this run; undefined where they differ by more than the tolerance, for then the curve belongs to
             other text. Not checked where one of the two is absent.
 
-    Undefined with fewer than four points or where the loss lies outside the curve's range.
+    Undefined with fewer than four points, where their losses do not fall with compute, or where the loss
+    lies outside the curve's range.
 
     Source: Gao et al. 2024, section 4.1, which names the idea and gives neither curve nor formula.
     """
@@ -236,13 +243,8 @@ def compute_equivalent_fraction(series: Series, parameters: Mapping[str, Any]) -
     full_flops = float(parameters.get("full_flops") or curve.flops[-1])
     if not curve.flops[0] <= full_flops <= curve.flops[-1]:
         return Undefined("the subject's own compute lies outside the compute curve's range")
-    statistic = ratio(series, parameters)
-    return ClusterStatistic(
-        statistic.rows,
-        statistic.totals,
-        _divide,
-        statistic.clusters,
-        statistic.undefined_reason,
+    return replace(
+        ratio(series, parameters),
         note="with the compute curve's residuals resampled",
         transform=CurveTransform(curve, draws, full_flops),
     )
@@ -267,8 +269,8 @@ FUNCTIONALS: dict[str, Functional] = {
 
 
 def _divide(sums: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return sums[0] / sums[1]
+    """Numerator / denominator; NaN where the denominator is not above zero."""
+    return np.divide(sums[0], sums[1], out=np.full_like(sums[0], np.nan), where=sums[1] > 0)
 
 
 def _weighted_mean(values: Float[np.ndarray, "group column"], weights: np.ndarray) -> np.ndarray:
@@ -293,4 +295,5 @@ def _merged_predictions(series: Series) -> tuple[np.ndarray, np.ndarray]:
         sums = [series.numerator[first], series.denominator[first]]
     else:
         sums = [exact_group_sums(x, position, len(keys)) for x in (series.numerator, series.denominator)]
-    return first, _divide(np.stack(sums))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return first, sums[0] / sums[1]

@@ -33,6 +33,9 @@ class ClusterStatistic:
     note: str = ""
     """What the estimate's `method` must say beside how the interval was made."""
     transform: "CurveTransform | None" = None
+    unclear_reason: str = ""
+    """Why the number does not exist if it is lacking in more resamples than one tail of the interval holds;
+    empty where resamples without a value say nothing of the number itself."""
 
     def value(self) -> float | Outcome:
         """The number on the sample as it is, or why there is none."""
@@ -92,7 +95,7 @@ class CurveTransform:
         return flops / self.full_flops
 
     def replicates(self, delta_nats: Float[np.ndarray, " resample"]) -> Float[np.ndarray, " resample"]:
-        """Each resample of documents through another draw of the curve, clipped to the curve's range."""
+        """Each resample through another draw of the curve, clipped to the curve's range; NaN stays NaN."""
         draw_count = len(self.draws.exponent)
         picks = np.arange(len(delta_nats)) % draw_count
         draws = CurveDraws(
@@ -103,7 +106,8 @@ class CurveTransform:
             self.draws.highest_flops,
             self.draws.unit_flops,
         )
-        return draws.compute_after(delta_nats, from_flops=self.full_flops) / self.full_flops
+        fractions = draws.compute_after(delta_nats, from_flops=self.full_flops) / self.full_flops
+        return np.where(np.isnan(delta_nats), np.nan, fractions)  # clipping would make numbers of them
 
     @property
     def fraction_range(self) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """What a suite names -> opened, checked and described; nothing is computed here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from autointerp import __version__
 from autointerp.checkpoints.load import read_checkpoint
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
-from autointerp.config import CorpusSection, CurvePoint, SubjectSection, Suite
+from autointerp.config import CheckpointSection, CorpusSection, CurvePoint, SubjectSection, Suite
 from autointerp.demo import demo_checkpoint, demo_curve, demo_subject
 from autointerp.errors import CheckpointError, SuiteError
 from autointerp.records import CheckpointSummary
@@ -27,7 +27,7 @@ __all__ = [
     "loaded_subject",
     "opened_checkpoints",
     "opened_corpus",
-    "refuse_misfit",
+    "placed",
     "summary_of",
     "with_demo_curve",
 ]
@@ -49,6 +49,7 @@ def context_options(corpus: CorpusSection) -> ContextOptions:
         packing=corpus.packing,
         drop_remainder=corpus.drop_remainder,
         max_contexts_per_document=corpus.max_contexts_per_document,
+        special_tokens=corpus.special_tokens,
         chat_template=corpus.chat_template,
     )
 
@@ -74,15 +75,15 @@ def opened_checkpoints(suite: Suite) -> list[Measurable]:
             where=suite.name,
             remedy="add [[checkpoints]] or --checkpoint PATH",
         )
-    return [
-        _opened(entry.path, entry.name or entry.path, entry.site or suite.site) for entry in suite.checkpoints
-    ]
+    return [_opened(entry, suite) for entry in suite.checkpoints]
 
 
-def _opened(path: str, name: str, site: str | None) -> Measurable:
+def _opened(entry: CheckpointSection, suite: Suite) -> Measurable:
+    path, name = entry.path, entry.name or entry.path
     location = demo_checkpoint(path.removeprefix("demo:")) if path.startswith("demo:") else Path(path)
     loaded = read_checkpoint(location)
     sae = loaded.sae
+    site = _site_of(sae, suite.site, given=entry.site, where=path)
     summary = CheckpointSummary(
         name=name,
         path=path if path.startswith("demo:") else location.name,
@@ -91,12 +92,29 @@ def _opened(path: str, name: str, site: str | None) -> Measurable:
         architecture=loaded.architecture,
         latent_count=sae.latent_count,
         d_model=sae.d_model,
-        site=_site_of(sae, site, where=path),
+        site=site,
         role="checkpoint",
         normalization=loaded.normalization,
-        notes=(*sae.metadata.notes, *_absent_note(loaded.missing)),
+        notes=(*sae.metadata.notes, *_absent_note(loaded.missing), *_contradictions(sae, site, suite)),
     )
-    return Measurable(Checkpoint(name, sae, summary.site), summary)
+    return Measurable(Checkpoint(name, sae, site), summary)
+
+
+def _contradictions(sae: SparseAutoencoder, site: str, suite: Suite) -> list[str]:
+    """Where the run differs from what the checkpoint says of its training."""
+    said, corpus = sae.metadata, suite.corpus
+    notes = []
+    if said.site not in (None, site):
+        notes.append(f"measured at {site}, as the suite says; the checkpoint says {said.site}")
+    if said.context_length not in (None, corpus.context_length):
+        notes.append(
+            f"trained on contexts of {said.context_length} tokens, measured on {corpus.context_length}"
+        )
+    if said.prepend_bos not in (None, corpus.prepend_bos):
+        words = {True: "with", False: "without"}
+        trained, measured = words[bool(said.prepend_bos)], words[corpus.prepend_bos]
+        notes.append(f"trained {trained} a beginning-of-text token, measured {measured}")
+    return notes
 
 
 def in_memory(name: str, sae: SparseAutoencoder, suite: Suite) -> Measurable:
@@ -126,8 +144,9 @@ def summary_of(name: str, sae: SparseAutoencoder, site: str, *, role: str) -> Ch
     )
 
 
-def _site_of(sae: SparseAutoencoder, given: str | None, *, where: str) -> str:
-    site = given or sae.metadata.site
+def _site_of(sae: SparseAutoencoder, default: str | None, *, given: str | None = None, where: str) -> str:
+    """The site given for this very checkpoint, else what it says itself, else the suite's."""
+    site = given or sae.metadata.site or default
     if site is None:
         raise CheckpointError(
             "does not say where it attaches",
@@ -151,6 +170,7 @@ def opened_corpus(section: CorpusSection) -> Any:
         kind=section.kind,
         path=section.path,
         text_field=section.text_field,
+        separator=section.separator,
         config=section.config,
         split=section.split,
         revision=section.revision,
@@ -190,17 +210,20 @@ def identity_of(
     }
 
 
-def refuse_misfit(entry: Measurable, subject: SubjectModel) -> None:
-    """Stop before any number is computed if a dictionary has another width than its site.
+def placed(entry: Measurable, subject: SubjectModel) -> Measurable:
+    """The dictionary on the subject's device, its site under the one name that all aliases share.
 
     Raises:
-        CheckpointError: it has.
+        CheckpointError: its width is not the site's.
         SiteError: the subject has no such site.
     """
-    site, width = entry.summary.site, subject.width(entry.summary.site)
+    site = subject.canonical_site(entry.summary.site)
+    width = subject.width(site)
     if width != entry.summary.d_model:
         raise CheckpointError(
             f"has width {entry.summary.d_model}, the site {site} of {subject.name} has {width}",
             where=entry.summary.name,
             remedy="give the subject and site that it was trained on",
         )
+    checkpoint = Checkpoint(entry.summary.name, entry.checkpoint.sae.to(subject.device), site)
+    return Measurable(checkpoint, replace(entry.summary, site=site))

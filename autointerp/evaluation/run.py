@@ -1,32 +1,35 @@
 """A suite -> an EvaluationReport and its run directory."""
 
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
-from autointerp.config import CorpusSection, SubjectSection, Suite, suite_toml
-from autointerp.errors import InterruptedRunError
+from autointerp.config import CorpusSection, Suite, suite_from_mapping, suite_toml
+from autointerp.errors import BadInputError, CheckpointError, InterruptedRunError
 from autointerp.evaluation.inputs import (
+    Measurable,
     identity_of,
     in_memory,
     loaded_subject,
     opened_checkpoints,
     opened_corpus,
+    placed,
     with_demo_curve,
 )
 from autointerp.evaluation.statistics import report_of
-from autointerp.evaluation.steps import Clock, Work, measure
+from autointerp.evaluation.steps import DENSITY, Clock, Findings, Work, measure
 from autointerp.progress import SILENT, Progress
 from autointerp.records import EvaluationReport
 from autointerp.reporting.html_file import report_html
 from autointerp.reporting.json_file import read_report, report_json
 from autointerp.run_store import MemoryStore, RunStore
-from autointerp.sampling.activation_pass import read_firing
+from autointerp.sampling.activation_pass import read_firing_totals
 from autointerp.sampling.contexts import DocumentSource
-from autointerp.sampling.latent_firing import total_firing
 from autointerp.subject.subject_model import SubjectModel
 
 __all__ = ["default_run_directory", "evaluate", "evaluate_autoencoders"]
@@ -37,7 +40,9 @@ def default_run_directory(suite: Suite) -> Path:
     return Path("reports") / f"{suite.name.replace(' ', '-')}-{datetime.now(UTC):%Y-%m-%d}"
 
 
-def evaluate(suite: Suite, *, out: Path | None = None, progress: Progress = SILENT) -> EvaluationReport:
+def evaluate(
+    suite: Suite, *, out: Path | None = None, progress: Progress = SILENT, replace_other: bool = False
+) -> EvaluationReport:
     """Measure a suite's checkpoints and write the run directory; a finished run is only read back.
 
     Everything named in the suite is opened and checked before anything is computed. A run that was killed
@@ -47,30 +52,57 @@ def evaluate(suite: Suite, *, out: Path | None = None, progress: Progress = SILE
         suite: from `config.load_suite`.
         out: the run directory; default `reports/<suite>-<date>`.
         progress: is told how far each step is.
+        replace_other: begin anew where the directory holds a run of something else, instead of refusing.
 
     Raises:
         BadInputError: a checkpoint, the subject, the text or the directory cannot be used.
         InterruptedRunError: the user stopped it.
     """
     directory = out or default_run_directory(suite)
+    begun = time.perf_counter()
     suite = with_demo_curve(suite)
     entries = opened_checkpoints(suite)
     corpus = opened_corpus(suite.corpus)
     subject = loaded_subject(suite.subject)
+    entries = [placed(entry, subject) for entry in entries]
     identity = identity_of(suite, subject, entries, corpus)
-    with RunStore.open(directory, suite_toml=suite_toml(suite), identity=identity) as store:
-        if store.is_finished:
-            return read_report(directory / "report.json")
-        work = Work(suite, subject, corpus, store, Clock(store), progress)
+    with RunStore.open(
+        directory, suite_toml=suite_toml(suite), identity=identity, replace_other=replace_other
+    ) as store:
+        finished = _finished_report(store)
+        if finished:
+            return finished
+        clock = Clock(store)
+        clock.note("loading", time.perf_counter() - begun)
         try:
-            findings = measure(work, entries)
-            report = report_of(work, findings)
-            _write_files(store, report, findings.observations)
+            return _measured(Work(suite, subject, corpus, store, clock, progress), entries)
         except KeyboardInterrupt:
             store.event("interrupted")
             raise InterruptedRunError(
                 f"interrupted; what is done is kept in {directory}, the same command goes on from there"
             ) from None
+
+
+def _finished_report(store: RunStore) -> EvaluationReport | None:
+    """The report of a run that was completed here; None, and the mark taken off, where it is damaged."""
+    if not store.is_finished:
+        return None
+    try:
+        report = read_report(store.path / "report.json")
+    except BadInputError:
+        report = None
+    if report is None or not (store.path / "report.html").is_file():
+        store.reopen()
+        return None
+    return report
+
+
+def _measured(work: Work, entries: Sequence[Measurable]) -> EvaluationReport:
+    findings = measure(work, entries)
+    report = report_of(work, findings)
+    with work.clock.step("report"):
+        _write_files(work.store, report, findings)
+    work.store.finish()
     return report
 
 
@@ -100,28 +132,42 @@ def evaluate_autoencoders(
     Raises:
         BadInputError: an autoencoder does not fit its site, or the text is too little.
     """
-    suite = Suite.model_validate(
+    suite = suite_from_mapping(
         {
             "name": "in memory",
             "seed": seed,
             "site": site,
-            "subject": SubjectSection(model=subject.name),
+            "subject": {"model": subject.name},
             "corpus": text or CorpusSection(),
-            "metrics": {"families": metrics},
-        }
+            "metrics": {"families": tuple(metrics)},
+        },
+        folder=Path(),
+        where="evaluate_autoencoders",
     )
-    entries = [in_memory(name, sae, suite) for name, sae in autoencoders.items()]
+    entries = [placed(in_memory(name, sae, suite), subject) for name, sae in autoencoders.items()]
+    if not entries:
+        raise CheckpointError("there is no autoencoder to measure", remedy="give at least one")
     store = MemoryStore()
     work = Work(suite, subject, corpus, store, Clock(store), progress)
-    return report_of(work, measure(work, entries))
+    report = report_of(work, measure(work, entries))
+    # Only what was used: the text and the subject came as objects, not as the suite's names of them.
+    settings = {key: value for key, value in report.suite.items() if key != "subject"}
+    settings["corpus"] = {k: v for k, v in settings["corpus"].items() if k not in _WHERE_TEXT_LIES}
+    return replace(report, suite=settings)
 
 
-def _write_files(store: RunStore, report: EvaluationReport, observations: pl.DataFrame) -> None:
-    """Final tables and reports; the finished mark comes last of all."""
+_WHERE_TEXT_LIES = ("kind", "path", "text_field", "separator", "config", "split", "revision")
+
+
+def _write_files(store: RunStore, report: EvaluationReport, findings: Findings) -> None:
+    """Final tables and reports, each whole or not there."""
+    observations = findings.observations
     for family in sorted({name.partition(".")[0] for name in observations["metric"].unique()}):
         rows = observations.filter(pl.col("metric").str.starts_with(f"{family}."))
         store.write_table(f"observations/{family}.parquet", rows)
-    store.write_table("latents/firing.parquet", total_firing(read_firing(store)))
+    firing = read_firing_totals(store, findings.cost.chunk_names)
+    failed = observations.filter((pl.col("metric") == DENSITY) & (pl.col("status") == "failed"))
+    kept = firing.filter(~pl.col("checkpoint").is_in(failed["checkpoint"].to_list()))
+    store.write_table("latents/firing.parquet", kept)
     store.write_text("report.json", report_json(report))
     store.write_text("report.html", report_html(report, observations))
-    store.finish()

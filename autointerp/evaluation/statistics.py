@@ -1,8 +1,7 @@
 """Observations -> the EvaluationReport: estimates, paired comparisons, facts about the run."""
 
-import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from autointerp.provenance import provenance
 from autointerp.records import EvaluationReport, MetricDefinition
 from autointerp.sampling.activation_pass import CLEAN_LOSS, SUBJECT, PassCost, read_tokens
 from autointerp.sampling.contexts import describe_contexts
-from autointerp.sampling.readings import SiteCalibration
 from autointerp.subject.subject_model import SubjectModel
 
 __all__ = ["report_of"]
@@ -42,13 +40,16 @@ def report_of(work: Work, findings: Findings) -> EvaluationReport:
     return EvaluationReport(
         suite=_publishable(suite),
         subject=work.subject.describe(),
-        corpus=_corpus_facts(work, findings.calibration),
+        corpus=_corpus_facts(work, findings),
         checkpoints=tuple(entry.summary for entry in findings.measurables),
         definitions=tuple(metrics),
         results=tuple(results),
         comparisons=tuple(comparisons),
         cost=_cost(work, findings.cost),
-        provenance=provenance(seed=suite.seed, accelerator=_accelerator(work.subject)),
+        provenance={
+            **provenance(seed=suite.seed, accelerator=_accelerator(work.subject)),
+            "thread_count": torch.get_num_threads(),
+        },
     )
 
 
@@ -96,15 +97,15 @@ def _pairs(measurables: Sequence[Measurable]) -> list[tuple[str, str]]:
     ]
 
 
-def _corpus_facts(work: Work, calibration: Mapping[str, SiteCalibration]) -> dict[str, Any]:
+def _corpus_facts(work: Work, findings: Findings) -> dict[str, Any]:
     describe = getattr(work.corpus, "describe", dict)
-    documents = read_tokens(work.store)
+    documents = read_tokens(work.store, findings.cost.chunk_names)
     return {
         **describe(),
         "contexts": describe_contexts(context_options(work.suite.corpus), work.subject.tokenizer),
         "evaluated_document_count": documents.height,
         "evaluated_text_token_count": int(documents["token_count"].sum()),
-        "calibration_token_count": {site: found.token_count for site, found in calibration.items()},
+        "calibration_token_count": {site: found.token_count for site, found in findings.calibration.items()},
     }
 
 
@@ -112,7 +113,11 @@ def _accelerator(subject: SubjectModel) -> str | None:
     return torch.cuda.get_device_name(subject.device) if subject.device.type == "cuda" else None
 
 
-def _peak_memory_bytes() -> int:
-    """Of this process so far; Linux counts in KiB, macOS in bytes."""
+def _peak_memory_bytes() -> int | None:
+    """Of this process so far; Linux counts in KiB, macOS in bytes, Windows not at all."""
+    try:
+        import resource
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

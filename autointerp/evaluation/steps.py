@@ -9,25 +9,24 @@ import polars as pl
 import torch
 
 from autointerp.checkpoints.activation_functions import TopK
-from autointerp.checkpoints.random_dictionary import random_dictionary
+from autointerp.checkpoints.random_dictionary import random_dictionary, with_output_scale
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
 from autointerp.config import Suite
-from autointerp.evaluation.inputs import Measurable, context_options, refuse_misfit, summary_of
-from autointerp.metrics.calibration import calibrate, fit_output_scales, own_space_mean
+from autointerp.evaluation.inputs import Measurable, context_options, summary_of
+from autointerp.metrics.calibration import calibrate, mean_active_count, output_scales, own_space_mean
 from autointerp.metrics.catalogue import families
-from autointerp.metrics.reconstruction import dead_observations, latent_densities
+from autointerp.metrics.reconstruction import DEAD_FRACTION, dead_observations, latent_densities
 from autointerp.progress import Advance, Progress
 from autointerp.records import observation_frame
 from autointerp.run_store import MemoryStore, RunStore
 from autointerp.sampling.activation_pass import (
     ActivationPass,
     PassCost,
-    read_firing,
+    read_firing_totals,
     read_observations,
     read_tokens,
 )
 from autointerp.sampling.contexts import CorpusChunk, DocumentSource, Split, corpus_chunks
-from autointerp.sampling.latent_firing import total_firing
 from autointerp.sampling.readings import Checkpoint, SiteCalibration
 from autointerp.subject.subject_model import SubjectModel
 
@@ -46,10 +45,14 @@ class Clock:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time the block, and note it in the run's events."""
+        """Time the block, and note it."""
         begun = time.perf_counter()
         yield
-        self.seconds[name] = round(time.perf_counter() - begun, 3)
+        self.note(name, time.perf_counter() - begun)
+
+    def note(self, name: str, seconds: float) -> None:
+        """Keep a step's seconds for the report, and write them to the run's events."""
+        self.seconds[name] = round(seconds, 3)
         self.store.event("step", name=name, seconds=self.seconds[name])
 
 
@@ -94,10 +97,8 @@ def measure(work: Work, entries: Sequence[Measurable]) -> Findings:
     """The steps of a run that need the subject.
 
     Raises:
-        BadInputError: a dictionary does not fit its site, or there is too little text.
+        BadInputError: there is too little text, or the subject's activations are not finite.
     """
-    for entry in entries:
-        refuse_misfit(entry, work.subject)
     with work.clock.step("calibration"):
         calibration = _calibration(work, entries)
     with work.clock.step("nulls"):
@@ -105,15 +106,42 @@ def measure(work: Work, entries: Sequence[Measurable]) -> Findings:
     with work.clock.step("activation pass"):
         cost = _pass(work, [entry.checkpoint for entry in measurables], calibration)
     with work.clock.step("observations"):
-        observations = _observations(work, measurables)
+        observations = _observations(work, measurables, cost)
     return Findings(measurables, calibration, cost, observations)
 
 
 def _calibration(work: Work, entries: Sequence[Measurable]) -> dict[str, SiteCalibration]:
+    """Averages per site; kept as shards, so that a resumed run goes on with the very same ones."""
     sites = sorted({entry.summary.site for entry in entries})
-    token_count = work.suite.corpus.calibration_tokens
-    with work.progress.step("calibrating", total=token_count, unit="token") as advance:
-        return calibrate(work.subject, sites, _told(work.chunks("calibration", token_count), advance))
+    if not all(work.store.has(_calibration_key(site)) for site in sites):
+        token_count = work.suite.corpus.calibration_tokens
+        with work.progress.step("calibrating", total=token_count, unit="token") as advance:
+            found = calibrate(work.subject, sites, _told(work.chunks("calibration", token_count), advance))
+        for site, calibration in found.items():
+            work.store.write(_calibration_key(site), _calibration_frame(calibration))
+    return {site: _read_calibration(work.store.read(_calibration_key(site))) for site in sites}
+
+
+def _calibration_key(site: str) -> str:
+    return f"calibration/{site}"
+
+
+def _calibration_frame(calibration: SiteCalibration) -> pl.DataFrame:
+    """One row; float64 values, so that nothing is lost."""
+    return pl.DataFrame(
+        {
+            "mean": [calibration.mean.tolist()],
+            "unit_mean": [calibration.unit_mean.tolist()],
+            "mean_squared_norm": [calibration.mean_squared_norm],
+            "token_count": [calibration.token_count],
+        }
+    )
+
+
+def _read_calibration(frame: pl.DataFrame) -> SiteCalibration:
+    row = frame.row(0, named=True)
+    mean, unit_mean = (torch.tensor(row[name], dtype=torch.float64) for name in ("mean", "unit_mean"))
+    return SiteCalibration(mean, unit_mean, row["mean_squared_norm"], row["token_count"])
 
 
 def _told(chunks: Iterator[CorpusChunk], advance: Advance) -> Iterator[CorpusChunk]:
@@ -125,37 +153,56 @@ def _told(chunks: Iterator[CorpusChunk], advance: Advance) -> Iterator[CorpusChu
 def _nulls(
     work: Work, entries: Sequence[Measurable], calibration: Mapping[str, SiteCalibration]
 ) -> list[Measurable]:
-    """Random dictionaries, shaped like the widest and then densest TopK checkpoint of each site."""
-    made = []
+    """Random dictionaries for each site, their output scales fitted on the calibration tokens."""
+    made: list[Checkpoint] = []
     for site in sorted({entry.summary.site for entry in entries}):
-        topk = [entry for entry in entries if entry.summary.site == site and _k(entry.checkpoint.sae)]
-        if topk:
-            like = max(topk, key=lambda entry: (entry.summary.latent_count, _k(entry.checkpoint.sae)))
-            made += _random_dictionaries(
-                work.suite, like.checkpoint, calibration[site], count_before=len(made)
-            )
+        model = _model_of_null([entry for entry in entries if entry.summary.site == site])
+        made += _random_dictionaries(work, model, calibration[site], count_before=len(made))
     if not made:
         return []
-    token_count = work.suite.corpus.calibration_tokens
-    with work.progress.step("fitting nulls", total=token_count, unit="token") as advance:
-        fitted = fit_output_scales(
-            work.subject, made, _told(work.chunks("calibration", token_count), advance)
-        )
-    return [Measurable(null, summary_of(null.name, null.sae, null.site, role="null")) for null in fitted]
+    if not work.store.has(_SCALES):
+        token_count = work.suite.corpus.calibration_tokens
+        with work.progress.step("fitting nulls", total=token_count, unit="token") as advance:
+            scales = output_scales(
+                work.subject, made, _told(work.chunks("calibration", token_count), advance)
+            )
+        work.store.write(_SCALES, pl.DataFrame({"name": [null.name for null in made], "scale": scales}))
+    fitted = dict(work.store.read(_SCALES).select("name", "scale").iter_rows())
+    nulls = [replace(null, sae=with_output_scale(null.sae, fitted[null.name])) for null in made]
+    return [Measurable(null, summary_of(null.name, null.sae, null.site, role="null")) for null in nulls]
+
+
+_SCALES = "nulls/scales"
+
+
+def _model_of_null(entries: Sequence[Measurable]) -> Checkpoint:
+    """The widest and then densest TopK checkpoint of a site; without TopK the widest of all."""
+    topk = [entry for entry in entries if _k(entry.checkpoint.sae)]
+    chosen = max(topk or entries, key=lambda entry: (entry.summary.latent_count, _k(entry.checkpoint.sae)))
+    return chosen.checkpoint
 
 
 def _random_dictionaries(
-    suite: Suite, like: Checkpoint, calibration: SiteCalibration, *, count_before: int
+    work: Work, like: Checkpoint, calibration: SiteCalibration, *, count_before: int
 ) -> list[Checkpoint]:
     mean = own_space_mean(calibration, like.sae.normalization)
+    k, note = _k(like.sae), f"shape and k of {like.name}"
+    count = work.suite.nulls.random_dictionaries
+    if not k and count:
+        active = mean_active_count(work.subject, like, work.chunks("calibration", _L0_TOKENS))
+        k = min(max(1, round(active)), like.sae.latent_count)
+        note = f"shape of {like.name}, k = its mean L0 on calibration text, rounded"
     made = []
-    for index in range(count_before, count_before + suite.nulls.random_dictionaries):
-        generator = torch.Generator().manual_seed(suite.seed * 1_000_003 + index)
-        sae = random_dictionary(like.sae, mean, generator=generator)
-        note = f"shape and k of {like.name}"
+    for index in range(count_before, count_before + count):
+        generator = torch.Generator().manual_seed(work.suite.seed * 1_000_003 + index)
+        sae = random_dictionary(like.sae, mean, generator=generator, k=k)
         sae = replace(sae, metadata=replace(sae.metadata, notes=(*sae.metadata.notes, note)))
         made.append(Checkpoint(f"random dictionary {index + 1}", sae, like.site))
     return made
+
+
+_L0_TOKENS = 8192
+"""Calibration tokens over which the L0 of a dictionary without k is taken for its null."""
 
 
 def _k(sae: SparseAutoencoder) -> int:
@@ -177,21 +224,35 @@ def _pass(
         )
 
 
-def _observations(work: Work, measurables: Sequence[Measurable]) -> pl.DataFrame:
+def _observations(work: Work, measurables: Sequence[Measurable], cost: PassCost) -> pl.DataFrame:
     """Everything the pass saw, with the latents' firing as observations too."""
-    firing, documents = total_firing(read_firing(work.store)), read_tokens(work.store)
-    latent_counts = {entry.summary.name: entry.summary.latent_count for entry in measurables}
-    densities = latent_densities(firing, documents, latent_counts)
-    frames = [read_observations(work.store)]
-    if "reconstruction" in work.suite.metrics.families:
-        frames += [
-            dead_observations(firing, documents, latent_counts),
-            observation_frame(
-                checkpoint=densities["checkpoint"],
-                metric=DENSITY,
-                unit=densities["latent"].cast(pl.String),
-                numerator=densities["tokens_fired"].cast(pl.Float64),
-                denominator=float(documents["token_count"].sum()),
-            ),
+    observed = read_observations(work.store, cost.chunk_names)
+    if "reconstruction" not in work.suite.metrics.families:
+        return observed
+    documents = read_tokens(work.store, cost.chunk_names)
+    firing = read_firing_totals(work.store, cost.chunk_names)
+    failed = observed.filter((pl.col("metric") == DEAD_FRACTION) & (pl.col("status") == "failed"))
+    whole = {
+        entry.summary.name: entry.summary.latent_count
+        for entry in measurables
+        if entry.summary.name not in failed["checkpoint"]
+    }
+    return pl.concat(
+        [
+            observed,
+            dead_observations(firing, documents, whole),
+            _density_observations(latent_densities(firing, documents, whole), documents),
+            # What fired in the chunks before a dictionary failed says nothing of all tokens.
+            failed.with_columns(metric=pl.lit(DENSITY)),
         ]
-    return pl.concat(frames)
+    )
+
+
+def _density_observations(densities: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:
+    return observation_frame(
+        checkpoint=densities["checkpoint"],
+        metric=DENSITY,
+        unit=densities["latent"].cast(pl.String),
+        numerator=densities["tokens_fired"].cast(pl.Float64),
+        denominator=float(documents["token_count"].sum()),
+    )

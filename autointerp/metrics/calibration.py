@@ -15,10 +15,10 @@ from autointerp.checkpoints.random_dictionary import with_output_scale
 from autointerp.checkpoints.sparse_autoencoder import InputNormalization, SparseAutoencoder
 from autointerp.errors import CorpusError, SubjectError
 from autointerp.sampling.contexts import CorpusChunk
-from autointerp.sampling.readings import Checkpoint, SiteCalibration, TokenTable
+from autointerp.sampling.readings import Checkpoint, SiteCalibration, TokenTable, has_direction
 from autointerp.subject.subject_model import SubjectModel
 
-__all__ = ["calibrate", "fit_output_scales", "own_space_mean"]
+__all__ = ["calibrate", "fit_output_scales", "mean_active_count", "output_scales", "own_space_mean"]
 
 
 @torch.no_grad()
@@ -65,14 +65,14 @@ def own_space_mean(
 
 
 @torch.no_grad()
-def fit_output_scales(
+def output_scales(
     subject: SubjectModel, dictionaries: Sequence[Checkpoint], chunks: Iterable[CorpusChunk]
-) -> list[Checkpoint]:
-    """The same dictionaries, each with its decoder scaled to fit the calibration tokens best.
+) -> list[float]:
+    """The factor by which each dictionary's decoder would fit the calibration tokens best.
 
     With y the activation in a dictionary's own space, b its decoder bias and d(x) = decode(encode(x)) - b,
-    the scale is the s that makes the sum of ||y - b - s d(x)||^2 least: sum((y - b) . d) / sum(d . d). A
-    dictionary that answers b everywhere (d = 0) keeps its decoder.
+    it is the s that makes the sum of ||y - b - s d(x)||^2 least: sum((y - b) . d) / sum(d . d). 1 for a
+    dictionary that answers b everywhere (d = 0).
 
     Raises:
         SubjectError: an activation is not finite.
@@ -82,11 +82,33 @@ def fit_output_scales(
     for activations in _activations(subject, sites, chunks):
         for index, dictionary in enumerate(dictionaries):
             products[index] += _scale_products(dictionary.sae, activations[dictionary.site])
-    fitted = []
-    for dictionary, (cross, square) in zip(dictionaries, products.tolist(), strict=True):
-        sae = with_output_scale(dictionary.sae, cross / square) if square > 0 else dictionary.sae
-        fitted.append(replace(dictionary, sae=sae))
-    return fitted
+    return [cross / square if square > 0 else 1.0 for cross, square in products.tolist()]
+
+
+def fit_output_scales(
+    subject: SubjectModel, dictionaries: Sequence[Checkpoint], chunks: Iterable[CorpusChunk]
+) -> list[Checkpoint]:
+    """The same dictionaries, each with its decoder scaled to fit the calibration tokens: `output_scales`."""
+    scales = output_scales(subject, dictionaries, chunks)
+    return [
+        replace(dictionary, sae=with_output_scale(dictionary.sae, scale))
+        for dictionary, scale in zip(dictionaries, scales, strict=True)
+    ]
+
+
+@torch.no_grad()
+def mean_active_count(subject: SubjectModel, dictionary: Checkpoint, chunks: Iterable[CorpusChunk]) -> float:
+    """Mean L0 of a dictionary over the calibration tokens: what a null for it may spend per token.
+
+    Raises:
+        SubjectError: an activation is not finite.
+    """
+    active = token_count = 0
+    for activations in _activations(subject, [dictionary.site], chunks):
+        latents = dictionary.sae.encode_sparse(activations[dictionary.site])
+        active += len(latents.indices)
+        token_count += latents.token_count
+    return active / max(token_count, 1)
 
 
 def _scale_products(sae: SparseAutoencoder, x: Float[Tensor, "token d_model"]) -> Float[Tensor, " two"]:
@@ -133,16 +155,16 @@ class _Sums:
         return cls(torch.zeros(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64))
 
     def add(self, x: Float[Tensor, "token d_model"]) -> None:
+        is_directed = has_direction(x).unsqueeze(1)
         x = x.double()
         centred = x - x.mean(dim=1, keepdim=True)
         norm = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
-        has_direction = norm > 0
-        unit = torch.where(has_direction, centred / norm.clamp_min(torch.finfo(x.dtype).tiny), 0.0)
+        unit = torch.where(is_directed, centred / norm.clamp_min(torch.finfo(x.dtype).tiny), 0.0)
         self.raw += x.sum(dim=0).cpu()
         self.unit += unit.sum(dim=0).cpu()
         self.squared_norm += float((x * x).sum())
         self.token_count += len(x)
-        self.direction_count += int(has_direction.sum())
+        self.direction_count += int(is_directed.sum())
 
     def finished(self, site: str) -> SiteCalibration:
         if self.token_count == 0:

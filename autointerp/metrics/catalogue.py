@@ -39,6 +39,7 @@ METRICS: tuple[MetricDefinition, ...] = (
         functional="ratio",
         sampled="document",
         lowest=0.0,
+        in_summary=False,
     ),
     MetricDefinition(
         name="reconstruction.explained_variance",
@@ -62,6 +63,7 @@ METRICS: tuple[MetricDefinition, ...] = (
         sampled="document",
         lowest=-1.0,
         highest=1.0,
+        in_summary=False,
     ),
     MetricDefinition(
         name="reconstruction.l0",
@@ -97,6 +99,7 @@ METRICS: tuple[MetricDefinition, ...] = (
         better="neither",
         functional="ratio",
         sampled="document",
+        in_summary=False,
     ),
     MetricDefinition(
         name="reconstruction.norm_ratio",
@@ -108,6 +111,7 @@ METRICS: tuple[MetricDefinition, ...] = (
         functional="ratio",
         sampled="document",
         lowest=0.0,
+        in_summary=False,
     ),
     MetricDefinition(
         name="downstream.clean_ce_nats",
@@ -118,6 +122,7 @@ METRICS: tuple[MetricDefinition, ...] = (
         functional="ratio",
         sampled="document",
         lowest=0.0,
+        in_summary=False,
     ),
     MetricDefinition(
         name="downstream.delta_ce_nats",
@@ -163,6 +168,7 @@ METRICS: tuple[MetricDefinition, ...] = (
         better="higher",
         functional="ratio",
         sampled="document",
+        in_summary=False,
     ),
     MetricDefinition(
         name="downstream.fraction_recovered_mean",
@@ -173,6 +179,7 @@ METRICS: tuple[MetricDefinition, ...] = (
         better="higher",
         functional="ratio",
         sampled="document",
+        in_summary=False,
     ),
 )
 """All metrics, in the order of the report."""

@@ -23,8 +23,13 @@ what most libraries report; there, tokens of large norm decide.
 relative_bias is 1 without shrinkage and below 1 where reconstructions are too short: it is the factor by
 which x^ should be divided to fit best (Rajamanoharan et al. 2024, arXiv 2404.16014).
 
-A token whose components are all equal has no direction and is left out of normalized_mse; an all-zero token
-is left out of cosine. A reconstruction of all zeros has cosine 0: leaving it out would reward it.
+A token whose components are all equal, to rounding (`readings.has_direction`), is left out of
+normalized_mse; an all-zero token is left out of cosine. A reconstruction of all zeros has cosine 0: leaving
+it out would reward it.
+
+The errors by position have a slice for position 0, which no headline, L0 or count of firing contains. It
+holds what stands there, be it text or a token that was put in (BOS), which no other slice measures; a token
+that was put in is counted with the document of the first text token of its context.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,10 +38,12 @@ from typing import ClassVar
 
 import polars as pl
 import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
 
 from autointerp.records import OBSERVATION_SCHEMA, observation_frame
 from autointerp.sampling.document_sums import DocumentSums, Terms
-from autointerp.sampling.readings import BatchReconstruction, Need
+from autointerp.sampling.readings import BatchReconstruction, Need, TokenTable
 
 __all__ = [
     "DEAD_FRACTION",
@@ -64,13 +71,13 @@ def reconstruction_terms(batch: BatchReconstruction) -> dict[str, Terms]:
     squared_error = torch.linalg.vecdot(error, error)
     product = torch.linalg.vecdot(x, x_hat)
     hat_squared_norm = torch.linalg.vecdot(x_hat, x_hat)
-    has_direction, is_zero = reading.centred_squared_norm > 0, reading.squared_norm == 0
+    is_zero = reading.squared_norm == 0
     tiny = torch.finfo(x.dtype).tiny
     norms = reading.squared_norm.sqrt() * hat_squared_norm.sqrt()
     unit_error = squared_error / reading.centred_squared_norm.clamp_min(tiny)
     raw = Terms(squared_error, reading.raw_baseline)
     terms = {
-        "normalized_mse": Terms(torch.where(has_direction, unit_error, 0.0), reading.unit_baseline),
+        "normalized_mse": Terms(torch.where(reading.has_direction, unit_error, 0.0), reading.unit_baseline),
         "normalized_mse_raw": raw,
         "explained_variance": raw,
         "cosine": Terms((product / norms.clamp_min(tiny)).clamp(-1.0, 1.0), (~is_zero).to(x.dtype)),
@@ -106,26 +113,42 @@ RECONSTRUCTION = ReconstructionFamily()
 
 
 class _ChunkState:
-    """Sums over the scored tokens of one chunk."""
+    """Sums over the scored tokens of one chunk, and over what stands at position 0."""
 
     def __init__(self, checkpoint: str, documents: Sequence[str], metrics: Sequence[str]) -> None:
         self._checkpoint = checkpoint
         self._sums = DocumentSums(documents, metrics)
 
     def update(self, batch: BatchReconstruction) -> None:
-        """Add a batch's scored tokens."""
-        scored = batch.tokens.is_scored
-        terms = {name: _where(scored, term) for name, term in reconstruction_terms(batch).items()}
-        self._sums.add(batch.tokens.document[scored], batch.tokens.position[scored], terms)
+        """Add a batch's scored tokens, and the tokens at position 0 that were put in."""
+        document = _owner(batch.tokens)
+        counted = document >= 0
+        terms = {name: _where(counted, term) for name, term in reconstruction_terms(batch).items()}
+        self._sums.add(document[counted], batch.tokens.position[counted], terms)
 
     def observations(self) -> pl.DataFrame:
         """A row per metric and document; for the normalised errors also per range of positions."""
         return self._sums.observations(self._checkpoint, by_position=_BY_POSITION)
 
 
-def _where(scored: torch.Tensor, term: Terms) -> Terms:
+def _owner(tokens: TokenTable) -> Int[Tensor, " token"]:
+    """The document that a token is counted with, -1 for none.
+
+    A scored token has its own; one that was put in at position 0 has that of the next scored token, which
+    stands in the same context, since every context holds text.
+    """
+    scored = tokens.is_scored.nonzero().squeeze(1)
+    owner = torch.where(tokens.is_scored, tokens.document, -1)
+    first = (~tokens.is_scored & (tokens.position == 0)).nonzero().squeeze(1)
+    following = torch.searchsorted(scored, first)
+    first, following = first[following < len(scored)], following[following < len(scored)]
+    owner[first] = tokens.document[scored[following]]
+    return owner
+
+
+def _where(counted: Bool[Tensor, " token"], term: Terms) -> Terms:
     numerator, denominator = term
-    return Terms(numerator[scored], None if denominator is None else denominator[scored])
+    return Terms(numerator[counted], None if denominator is None else denominator[counted])
 
 
 def dead_observations(

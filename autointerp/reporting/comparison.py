@@ -24,6 +24,7 @@ __all__ = [
     "SIGNIFICANCE",
     "Lead",
     "Standing",
+    "against_nulls",
     "find_comparison",
     "headline",
     "is_significant",
@@ -176,3 +177,44 @@ def _difference_from_leader(comparison: Comparison, leader: str) -> str:
         return text
     p = numbers.p_value(comparison.adjusted_p_value)
     return f"{text}, p {p}" if p.startswith("<") else f"{text}, p = {p}"
+
+
+def against_nulls(report: EvaluationReport, definitions: Sequence[MetricDefinition]) -> tuple[str, ...]:
+    """Which metrics tell the checkpoints from the nulls on their sites, and who fails to be told apart.
+
+    Nothing is said of a metric without a direction, or for which no such difference was measured.
+    """
+    pairs = [
+        (checkpoint.name, null.name)
+        for checkpoint in report.checkpoints
+        for null in report.checkpoints
+        if (checkpoint.role, null.role, checkpoint.site) == ("checkpoint", "null", null.site)
+    ]
+    beaten, sentences = [], []
+    for definition in definitions:
+        if definition.better == "neither" or not any(_is_measured(report, definition, *p) for p in pairs):
+            continue
+        behind = [pair for pair in pairs if not _is_better(report, definition, *pair)]
+        if not behind:
+            beaten.append(definition.title)
+            continue
+        names = ", ".join(f"{checkpoint} (against {null})" for checkpoint, null in behind)
+        sentences.append(f"{definition.title}: not shown to be better than a null: {names}.")
+    if beaten:
+        sentences.insert(0, f"Every checkpoint is better than every null in {', '.join(beaten)}.")
+    return tuple(sentences)
+
+
+def _is_measured(report: EvaluationReport, definition: MetricDefinition, one: str, other: str) -> bool:
+    comparison = find_comparison(report, definition.name, one, other)
+    return comparison is not None and isinstance(comparison.outcome, Measured)
+
+
+def _is_better(report: EvaluationReport, definition: MetricDefinition, checkpoint: str, null: str) -> bool:
+    """Significantly, on the units that both were measured on."""
+    comparison = find_comparison(report, definition.name, checkpoint, null)
+    if comparison is None or not is_significant(comparison) or not isinstance(comparison.outcome, Measured):
+        return False
+    difference = comparison.outcome.estimate.value
+    difference = difference if comparison.checkpoint == checkpoint else -difference
+    return difference < 0 if definition.better == "lower" else difference > 0

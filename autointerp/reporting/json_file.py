@@ -1,16 +1,12 @@
-"""EvaluationReport <-> report.json: the models that other programs rely on, and nothing else.
-
-A result that was measured has `value`, `ci_low`, `ci_high`, `ci_level`, `ci_method` and `n`; any other has
-`reason`, and none of those keys. Missing is absent: no null, NaN or sentinel ever stands in for a number.
-"""
+"""EvaluationReport <-> report.json, whose shape `json_models` has; reading trusts nothing."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import ValidationError
 
 from autointerp.errors import BadInputError
 from autointerp.records import (
@@ -26,134 +22,24 @@ from autointerp.records import (
     Skipped,
     Undefined,
 )
+from autointerp.reporting.json_models import (
+    SCHEMA_VERSION,
+    CheckpointJson,
+    ComparisonJson,
+    MetricJson,
+    OutcomeJson,
+    ReportJson,
+    ResultJson,
+)
 
 __all__ = ["SCHEMA_VERSION", "ReportFileError", "ReportJson", "read_report", "report_json", "schema_json"]
 
-SCHEMA_VERSION = 1
-"""Raised by one when a key changes its meaning or goes; a new key alone does not raise it."""
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Absent = SkipJsonSchema[None]
-"""In Python an absent key is None; in the file and in its schema there is no null."""
-_MEASURED_KEYS = ("value", "ci_low", "ci_high", "ci_level", "ci_method", "n")
-_NUMBER_OR_REASON: dict[str, Any] = {
-    "if": {"properties": {"status": {"const": "measured"}}},
-    "then": {"required": list(_MEASURED_KEYS), "not": {"required": ["reason"]}},
-    "else": {"required": ["reason"], "not": {"anyOf": [{"required": [key]} for key in _MEASURED_KEYS]}},
-}
+_DEEPEST = 100
+_TOO_DEEP = f"nested more than {_DEEPEST} deep"
 
 
 class ReportFileError(BadInputError):
     """A file is no report.json, is damaged, or was written by another version."""
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class CheckpointJson(_Model):
-    """One checkpoint, or null, that was evaluated."""
-
-    name: str
-    path: str
-    sha256: str
-    format: str
-    architecture: str
-    latent_count: int
-    d_model: int
-    site: str
-    role: Literal["checkpoint", "null"]
-    normalization: str = Field(description="What the dictionary does to its input: none, layer_norm.")
-    notes: tuple[str, ...] = ()
-
-
-class MetricJson(_Model):
-    """What a metric means and how its estimate is made."""
-
-    name: str
-    title: str
-    meaning: str
-    unit: str
-    better: Literal["lower", "higher", "neither"]
-    functional: str
-    sampled: str = Field(description="What n counts.")
-    lowest: Finite | Absent = None
-    highest: Finite | Absent = None
-    parameters: dict[str, JsonValue] = {}
-
-
-class _OutcomeJson(_Model):
-    """The keys that a result and a comparison share: a number with its interval, or why there is none."""
-
-    model_config = ConfigDict(json_schema_extra=_NUMBER_OR_REASON)
-
-    status: Literal["measured", "undefined", "failed", "skipped"]
-    value: Finite | Absent = None
-    ci_low: Finite | Absent = None
-    ci_high: Finite | Absent = None
-    ci_level: Finite | Absent = None
-    ci_method: str | Absent = None
-    n: int | Absent = Field(default=None, description="How many of `sampled` the estimate rests on.")
-    reason: str | Absent = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_null(cls, content: Any) -> Any:
-        nulls = [key for key, value in content.items() if value is None] if isinstance(content, dict) else []
-        if nulls:
-            raise ValueError(f"{', '.join(nulls)}: what is missing is left out, never null")
-        return content
-
-    @model_validator(mode="after")
-    def _number_or_reason(self) -> "_OutcomeJson":
-        present = [key for key in _MEASURED_KEYS if getattr(self, key) is not None]
-        if self.status == "measured":
-            if len(present) < len(_MEASURED_KEYS) or self.reason is not None:
-                raise ValueError(f"a measured result has {', '.join(_MEASURED_KEYS)} and no reason")
-        elif present or self.reason is None:
-            raise ValueError(
-                f"a result that is {self.status} has a reason and no {', '.join(_MEASURED_KEYS)}"
-            )
-        return self
-
-
-class ResultJson(_OutcomeJson):
-    """One metric of one checkpoint at one slice."""
-
-    checkpoint: str
-    metric: str
-    slice: dict[str, JsonValue]
-    sampled: str
-    functional: str
-    unit: str
-    better: Literal["lower", "higher", "neither"]
-
-
-class ComparisonJson(_OutcomeJson):
-    """Paired difference, checkpoint minus reference."""
-
-    checkpoint: str
-    reference: str
-    metric: str
-    slice: dict[str, JsonValue]
-    sampled: str | Absent = None
-    p_value: Finite | Absent = None
-    adjusted_p_value: Finite | Absent = Field(default=None, description="After false discovery rate control.")
-
-
-class ReportJson(_Model):
-    """The whole of report.json."""
-
-    schema_version: Literal[1]
-    suite: dict[str, JsonValue]
-    subject: dict[str, JsonValue]
-    corpus: dict[str, JsonValue]
-    checkpoints: tuple[CheckpointJson, ...]
-    metrics: tuple[MetricJson, ...]
-    results: tuple[ResultJson, ...]
-    comparisons: tuple[ComparisonJson, ...]
-    cost: dict[str, JsonValue]
-    provenance: dict[str, JsonValue]
 
 
 def report_json(report: EvaluationReport) -> str:
@@ -182,13 +68,16 @@ def read_report(path: Path | str) -> EvaluationReport:
     """
     where = Path(path) / "report.json" if Path(path).is_dir() else Path(path)
     try:
-        content = json.loads(where.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        text = where.read_text(encoding="utf-8")
+        content = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        _refuse_depth(content)
     except OSError as error:
         raise ReportFileError(
             error.strerror or "cannot be read", where=where, remedy="name a run directory or its report.json"
         ) from error
-    except ValueError as error:
-        raise ReportFileError(f"no JSON ({error})", where=where, remedy="run the evaluation again") from error
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else _TOO_DEEP
+        raise ReportFileError(f"no JSON ({reason})", where=where, remedy="run the evaluation again") from None
     _require_version(content, where)
     try:
         return _from_model(ReportJson.model_validate(content))
@@ -198,6 +87,28 @@ def read_report(path: Path | str) -> EvaluationReport:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large a number")
+    return number
+
+
+def _refuse_depth(content: Any) -> None:
+    """What nests deeper than any report would end in a RecursionError wherever it is walked through."""
+    level = [content]
+    for _ in range(_DEEPEST):
+        level = [
+            item
+            for value in level
+            if isinstance(value, dict | list)
+            for item in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return
+    raise ValueError(_TOO_DEEP)
 
 
 def _require_version(content: object, where: Path) -> None:
@@ -216,7 +127,7 @@ def _first_problem(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     place = ".".join(str(step) for step in problems[0]["loc"]) or "report"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{place}: {problems[0]['msg']}{more}"
+    return f"{place}: {problems[0]['msg'].removeprefix('Value error, ')}{more}"
 
 
 def _to_model(report: EvaluationReport) -> ReportJson:
@@ -331,7 +242,7 @@ def _comparison(found: ComparisonJson) -> Comparison:
     )
 
 
-def _outcome(found: _OutcomeJson, sampled: str) -> Outcome:
+def _outcome(found: OutcomeJson, sampled: str) -> Outcome:
     if found.status != "measured":
         kinds = {"undefined": Undefined, "failed": Failed, "skipped": Skipped}
         return kinds[found.status](found.reason or "")

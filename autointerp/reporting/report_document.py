@@ -8,7 +8,7 @@ from autointerp.records import EvaluationReport
 from autointerp.reporting import background, numbers, sections
 from autointerp.reporting.chart_data import charts_of
 from autointerp.reporting.parts import Callout, ReportDocument, Section
-from autointerp.reporting.summary import summary_section
+from autointerp.reporting.summary import subject_facts, summary_section
 
 __all__ = ["build_document"]
 
@@ -47,6 +47,7 @@ def _facts(report: EvaluationReport) -> tuple[tuple[str, str], ...]:
     null_count = len(report.checkpoints) - judged
     facts: list[tuple[str, Any]] = [
         ("Subject", report.subject.get("name")),
+        *subject_facts(report),
         ("Corpus", report.corpus.get("name") or report.corpus.get("kind")),
         ("Checkpoints", f"{judged} and {null_count} null{'' if null_count == 1 else 's'}"),
         ("Results", numbers.count(len(report.results))),

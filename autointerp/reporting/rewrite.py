@@ -5,6 +5,7 @@ from typing import Literal
 
 import polars as pl
 
+from autointerp.atomic_files import write_atomically
 from autointerp.errors import RunStoreError
 from autointerp.records import EvaluationReport
 from autointerp.reporting.csv_file import report_csv
@@ -30,13 +31,22 @@ def rewrite_report(run: Path, *, form: Literal["html", "json", "md", "csv"], out
     source = run / "report.json" if run.is_dir() else run
     report = read_report(source)
     target = out or source.with_name(f"report.{form}")
+    text = _text(report, form, source.parent / "observations")
     try:
-        target.write_text(_text(report, form, source.parent / "observations"), encoding="utf-8")
+        _write(target, text.encode())
     except OSError as error:
         raise RunStoreError(
             f"cannot be written ({error.strerror})", where=target, remedy="choose another --out"
         ) from None
     return target
+
+
+def _write(target: Path, content: bytes) -> None:
+    """Wholly or not at all; only a pipe or a terminal cannot be replaced and is written to as it is."""
+    if target.exists() and not target.is_file():
+        target.write_bytes(content)
+    else:
+        write_atomically(target.resolve(), content)  # a link stays one
 
 
 def _text(report: EvaluationReport, form: str, observations: Path) -> str:

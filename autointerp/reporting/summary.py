@@ -12,26 +12,57 @@ from autointerp.records import (
     Outcome,
 )
 from autointerp.reporting import numbers
-from autointerp.reporting.comparison import Lead, leads, statement
+from autointerp.reporting.comparison import Lead, against_nulls, leads, statement
 from autointerp.reporting.parts import Badge, Callout, Cell, Column, RangeBar, Row, Section, Table
 
-__all__ = ["headline_definitions", "headline_outcomes", "summary_rows_order", "summary_section"]
+__all__ = [
+    "headline_definitions",
+    "headline_outcomes",
+    "subject_facts",
+    "summary_rows_order",
+    "summary_section",
+]
 
 _LOG_RATIO = 10.0
 """A column whose values span more than this is drawn on a logarithmic scale."""
+_FIRST = (
+    "reconstruction.l0",
+    "reconstruction.normalized_mse",
+    "downstream.delta_ce_nats",
+    "downstream.kl_nats",
+)
+"""Columns that a narrow terminal shows before all others."""
 _MARGIN = 0.04
 """Of a scale's length, left free at either end."""
 
 
 def headline_definitions(report: EvaluationReport) -> list[MetricDefinition]:
-    """The metrics that have a result of any status at the headline slice, in the report's order."""
+    """The summary's metrics that have a result of any status at the headline slice, the weightiest first."""
     shown = {result.metric for result in report.results if not result.slice}
-    return [definition for definition in report.definitions if definition.name in shown]
+    found = [d for d in report.definitions if d.in_summary and d.name in shown]
+    return sorted(found, key=lambda d: _FIRST.index(d.name) if d.name in _FIRST else len(_FIRST))
 
 
 def headline_outcomes(report: EvaluationReport) -> dict[tuple[str, str], Outcome]:
     """Outcomes of the headline slice by (checkpoint, metric)."""
     return {(r.checkpoint, r.metric): r.outcome for r in report.results if not r.slice}
+
+
+def subject_facts(report: EvaluationReport) -> list[tuple[str, str]]:
+    """(title, value with its interval and unit) of what was measured of the subject, not of a checkpoint."""
+    definitions = {definition.name: definition for definition in report.definitions}
+    checkpoints = {checkpoint.name for checkpoint in report.checkpoints}
+    facts = []
+    for result in report.results:
+        definition = definitions.get(result.metric)
+        if result.slice or result.checkpoint in checkpoints or definition is None:
+            continue
+        if isinstance(result.outcome, Measured):
+            estimate = result.outcome.estimate
+            value = numbers.fixed(estimate.value, numbers.decimals_for(estimate.low, estimate.high))
+            ends = numbers.interval(estimate.low, estimate.high)
+            facts.append((definition.title, f"{value} {definition.unit} {ends}"))
+    return facts
 
 
 def summary_rows_order(report: EvaluationReport) -> list[CheckpointSummary]:
@@ -73,7 +104,9 @@ def _findings(report: EvaluationReport, found: Sequence[Lead]) -> tuple[str, ...
         sentences.append(
             f"Nothing is said of {', '.join(open_titles)}: the best two were not compared there."
         )
-    return tuple(sentences) or ("There is nothing to compare.",)
+    return (*against_nulls(report, headline_definitions(report)), *sentences) or (
+        "There is nothing to compare.",
+    )
 
 
 def _site_words(report: EvaluationReport, lead: Lead) -> str:

@@ -16,7 +16,7 @@ tokens, the sums of `document_sums` and `latent_firing`, and twice the vocabular
 (token, latent) is made.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import polars as pl
@@ -24,13 +24,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from autointerp.errors import CheckpointError
+from autointerp.errors import CheckpointError, RunStoreError
 from autointerp.records import OBSERVATION_SCHEMA
 from autointerp.sampling.batch_passes import BatchPasses, PassCost
 from autointerp.sampling.constant_ablation import ConstantAblations
 from autointerp.sampling.contexts import CorpusChunk, TokenBatch
 from autointerp.sampling.document_sums import DocumentSums, Terms
-from autointerp.sampling.latent_firing import FIRING_SCHEMA, LatentFiring
+from autointerp.sampling.latent_firing import FIRING_SCHEMA, LatentFiring, total_firing
 from autointerp.sampling.readings import (
     Checkpoint,
     MetricFamily,
@@ -50,7 +50,7 @@ __all__ = [
     "ChunkResult",
     "PassCost",
     "ShardStore",
-    "read_firing",
+    "read_firing_totals",
     "read_observations",
     "read_tokens",
 ]
@@ -78,8 +78,8 @@ class ShardStore(Protocol):
         """Keep a frame, all or nothing."""
         ...
 
-    def read_all(self, prefix: str) -> Mapping[str, pl.DataFrame]:
-        """All frames whose keys begin so, by sorted key."""
+    def read(self, key: str) -> pl.DataFrame:
+        """The frame that lies there; KeyError if there is none."""
         ...
 
 
@@ -141,18 +141,25 @@ class ActivationPass:
 
         Args:
             chunks: lazily made; only one is held at a time.
-            store: gets three frames a chunk; a chunk counts as done when all three are there.
+            store: gets three frames a chunk; a chunk counts as done when all three are there and no row of
+                its observations says that a measurement failed.
             progress: called after every chunk, also after one that was found done.
+
+        Returns:
+            What it took, and in `chunk_names` which chunks it went over: with these, and with no others that
+            an earlier run over other text may have left in the store, the results are read back.
 
         Raises:
             SubjectError: activations or logits that are not finite (one line says where).
         """
         cost = PassCost()
         for chunk in chunks:
-            if _is_done(store, chunk):
+            name = _chunk_name(chunk)
+            if _is_done(store, name):
                 cost.resumed_chunk_count += 1
             else:
-                _keep(store, chunk, self.measure(chunk, cost))
+                _keep(store, name, self.measure(chunk, cost))
+            cost.chunk_names.append(name)
             cost.chunk_count += 1
             cost.token_count += chunk.token_count
             if progress is not None:
@@ -216,39 +223,75 @@ class ActivationPass:
                     recorder.update(work, reading, ablated)
 
 
-def read_observations(store: ShardStore) -> pl.DataFrame:
-    """All chunks' observations, in the corpus's order."""
-    return _read_all(store, _OBSERVATIONS, OBSERVATION_SCHEMA)
+def read_observations(store: ShardStore, chunk_names: Iterable[str]) -> pl.DataFrame:
+    """Observations of these chunks, in the corpus's order.
+
+    Args:
+        store: what the pass wrote to; shards of other chunks, left by another run, are passed over.
+        chunk_names: `PassCost.chunk_names` of the run that is read.
+
+    Raises:
+        RunStoreError: a chunk is not there, or is damaged.
+    """
+    return _read_chunks(store, _OBSERVATIONS, chunk_names, OBSERVATION_SCHEMA)
 
 
-def read_firing(store: ShardStore) -> pl.DataFrame:
-    """All chunks' latents that fired; see `latent_firing.total_firing`."""
-    return _read_all(store, _FIRING, FIRING_SCHEMA)
+def read_firing_totals(store: ShardStore, chunk_names: Iterable[str]) -> pl.DataFrame:
+    """One row per dictionary and latent that fired in these chunks; arguments as of `read_observations`.
+
+    One shard is read at a time and added, so that two frames of a row per latent are held, however many
+    chunks there are.
+    """
+    total = pl.DataFrame(schema=FIRING_SCHEMA)
+    for frame in _chunk_frames(store, _FIRING, chunk_names):
+        total = total_firing(pl.concat([total, frame]))
+    return total
 
 
-def read_tokens(store: ShardStore) -> pl.DataFrame:
-    """All documents that were evaluated, with their numbers of scored tokens."""
-    return _read_all(store, _DOCUMENTS, DOCUMENT_SCHEMA)
+def read_tokens(store: ShardStore, chunk_names: Iterable[str]) -> pl.DataFrame:
+    """Documents of these chunks and their numbers of scored tokens; arguments as of `read_observations`."""
+    return _read_chunks(store, _DOCUMENTS, chunk_names, DOCUMENT_SCHEMA)
 
 
-def _read_all(store: ShardStore, kind: str, schema: Mapping[str, Any]) -> pl.DataFrame:
-    frames = store.read_all(f"{kind}/")
-    return pl.concat([pl.DataFrame(schema=schema), *(frames[key] for key in sorted(frames))])
+def _read_chunks(
+    store: ShardStore, kind: str, chunk_names: Iterable[str], schema: Mapping[str, Any]
+) -> pl.DataFrame:
+    return pl.concat([pl.DataFrame(schema=schema), *_chunk_frames(store, kind, chunk_names)])
 
 
-def _is_done(store: ShardStore, chunk: CorpusChunk) -> bool:
-    return all(store.has(_key(kind, chunk)) for kind in (_OBSERVATIONS, _FIRING, _DOCUMENTS))
+def _chunk_frames(store: ShardStore, kind: str, chunk_names: Iterable[str]) -> Iterator[pl.DataFrame]:
+    for name in chunk_names:
+        key = _key(kind, name)
+        try:
+            frame = store.read(key)
+        except KeyError:
+            raise RunStoreError(
+                f"the shard {key} is missing or damaged",
+                remedy="run the same command again, which computes it anew",
+            ) from None
+        yield frame
 
 
-def _keep(store: ShardStore, chunk: CorpusChunk, result: ChunkResult) -> None:
-    store.write(_key(_FIRING, chunk), result.firing)
-    store.write(_key(_DOCUMENTS, chunk), result.documents)
-    store.write(_key(_OBSERVATIONS, chunk), result.observations)
+def _is_done(store: ShardStore, name: str) -> bool:
+    """Whether all is there and nothing failed: a failure may have been the machine's, out of memory say."""
+    if not all(store.has(_key(kind, name)) for kind in (_OBSERVATIONS, _FIRING, _DOCUMENTS)):
+        return False
+    return not (store.read(_key(_OBSERVATIONS, name))["status"] == "failed").any()
 
 
-def _key(kind: str, chunk: CorpusChunk) -> str:
+def _keep(store: ShardStore, name: str, result: ChunkResult) -> None:
+    store.write(_key(_FIRING, name), result.firing)
+    store.write(_key(_DOCUMENTS, name), result.documents)
+    store.write(_key(_OBSERVATIONS, name), result.observations)
+
+
+def _chunk_name(chunk: CorpusChunk) -> str:
     """Holds the documents' hash, so that another text's chunk is never taken for this one."""
-    return f"{kind}/{chunk.index:06d}-{chunk.sha256[:12]}"
+    return f"{chunk.index:06d}-{chunk.sha256[:12]}"
+
+
+def _key(kind: str, chunk_name: str) -> str:
+    return f"{kind}/{chunk_name}"
 
 
 def _document_frame(documents: Sequence[str], token_counts: Int[Tensor, " document"]) -> pl.DataFrame:

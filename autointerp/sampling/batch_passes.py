@@ -44,6 +44,8 @@ class PassCost:
     token_count: int = 0
     chunk_count: int = 0
     resumed_chunk_count: int = 0
+    chunk_names: list[str] = field(default_factory=list)
+    """The chunks gone over, in order; the store holds their results under these names."""
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

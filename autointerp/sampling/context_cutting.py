@@ -12,6 +12,9 @@ from autointerp.sampling.document_tokens import EncodedDocument
 __all__ = ["ContextOptions", "Cutter", "Piece"]
 
 _SMALLEST_CONTEXT = 2
+_PACKED_CONTEXTS = 16
+"""Contexts' worth of tokens that are packed together: so many that a remainder matters little, and a number
+of its own, so that contexts do not depend on how large chunks are."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class ContextOptions:
     prepend_bos: bool = True
     """Whether each context begins with the tokenizer's BOS token (its EOS token if it has no BOS)."""
     packing: Literal["document", "packed"] = "document"
-    """`document`: a context holds text of one document. `packed`: the documents of a chunk, joined by EOS."""
+    """`document`: a context holds text of one document. `packed`: documents joined by EOS, as many as have at
+    least 16 x context_length tokens, are cut up together; what is left over is one shorter context."""
     drop_remainder: bool = False
     """Whether the last, shorter piece is dropped; else it is padded on the right."""
     max_contexts_per_document: int | None = None
@@ -88,22 +92,31 @@ class Cutter:
         return self.options.context_length - self.options.prepend_bos
 
     def grown(self, load: int, document: EncodedDocument) -> int:
-        """What a chunk holds after one more document, starting from 0; `token_count` makes tokens of it."""
+        """What a bundle holds after one more document, starting from 0; `token_count` makes tokens of it."""
         length = self._kept_length(document)
         if self.options.packing == "packed":
             return load + length + (1 if load else 0)
         return load + self._contexts_token_count(length)
 
     def token_count(self, load: int) -> int:
-        """How many tokens, BOS and EOS included, the contexts of a chunk of `load` have."""
+        """How many tokens, BOS and EOS included, the contexts of a bundle of `load` have."""
         return self._contexts_token_count(load) if self.options.packing == "packed" else load
 
-    def pieces(self, documents: Sequence[EncodedDocument]) -> Iterator[Piece]:
-        """The documents' pieces in order; those with nothing to score are left out."""
+    def is_full(self, load: int) -> bool:
+        """Whether a bundle of `load` takes no further document; not packed, one is all it takes."""
+        return self.options.packing == "document" or load >= _PACKED_CONTEXTS * self.options.context_length
+
+    def pieces(self, documents: Sequence[EncodedDocument], *, first_place: int = 0) -> Iterator[Piece]:
+        """A bundle's pieces in order; those with nothing to score are left out.
+
+        Args:
+            documents: those of one bundle.
+            first_place: index of the first of them in the pieces' `document_index`.
+        """
         joined = self.options.packing == "packed"
         streams = [
-            self._stream(place, document, joined=joined and place > 0)
-            for place, document in enumerate(documents)
+            self._stream(place, document, joined=joined and place > first_place)
+            for place, document in enumerate(documents, start=first_place)
         ]
         if joined:
             columns = zip(*(stream.columns for stream in streams), strict=True)

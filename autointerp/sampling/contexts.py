@@ -8,7 +8,7 @@ document is complete when its chunk is done.
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -125,82 +125,131 @@ def corpus_chunks(
     split: Split | None = None,
     calibration_fraction: float = 0.1,
 ) -> Iterator[CorpusChunk]:
-    """Chunks of the corpus, made one at a time; at most one document is read ahead of a chunk.
+    """Chunks of the corpus, made one at a time; the sizes of batches and chunks change no context.
+
+    At most one document is read ahead of a chunk; packed, one bundle of documents (`ContextOptions.packing`).
 
     Args:
         corpus: gives the documents.
         tokenizer: a fast Hugging Face tokenizer.
         options: how documents become contexts.
         batch_tokens: positions of one batch, padding included; a single context may exceed it.
-        chunk_tokens: a chunk ends before the document that would exceed it; a single document may.
+        chunk_tokens: a chunk ends before the document or bundle that would exceed it; a single one may.
         max_tokens: no more tokens in all (counted as `CorpusChunk.token_count`); the last document may be
             cut short, at a context's end.
         split: only the documents on this side; None for all.
         calibration_fraction: as in `split_of`.
 
     Raises:
-        CorpusError: the tokenizer lacks what the options need, or not one context comes out.
+        CorpusError: the tokenizer lacks what the options need, no document is on the side asked for, or not
+            one context comes out.
     """
     encoder = DocumentEncoder(
         tokenizer, special_tokens=options.special_tokens, chat_template=options.chat_template
     )
     cutter = Cutter(options, bos_id=bos_id(tokenizer), eos_id=eos_id(tokenizer))
-    documents = _chosen(corpus, split, calibration_fraction)
+    tally = _Tally()
+    documents = map(encoder.encode, _chosen(corpus, split, calibration_fraction, tally))
+    bundles = _bundles(documents, cutter, max_tokens=max_tokens)
     spent = index = 0
-    for group in _groups(documents, encoder, cutter, chunk_tokens=chunk_tokens, max_tokens=max_tokens):
+    for group in _groups(bundles, chunk_tokens=chunk_tokens):
         pieces = _fitting(cutter, group, None if max_tokens is None else max_tokens - spent)
         if pieces:
-            chunk = _chunk(index, group, pieces, cutter, batch_tokens=batch_tokens)
+            whole = [document for bundle in group for document in bundle.documents]
+            chunk = _chunk(index, whole, pieces, cutter, batch_tokens=batch_tokens)
             yield chunk
             spent += chunk.token_count
             index += 1
     if index == 0:
-        raise CorpusError(
-            f"not one context came out for the {split} split" if split else "not one context came out",
+        raise _nothing(split, tally)
+
+
+@dataclass
+class _Tally:
+    """How many documents went by, and how many of them were on the side asked for."""
+
+    read: int = 0
+    chosen: int = 0
+
+
+def _nothing(split: Split | None, tally: _Tally) -> CorpusError:
+    if split and tally.read and not tally.chosen:
+        documents = "one document" if tally.read == 1 else f"{tally.read} documents"
+        return CorpusError(
+            f"the corpus has {documents}, none of them in the {split} split; two splits are needed, for "
+            "calibration and for evaluation, and a document is in one of them",
             where="corpus",
-            remedy="give it more or longer documents, a smaller context_length or more tokens",
+            remedy="give it more documents, or set corpus.separator to cut text files into documents",
         )
+    return CorpusError(
+        f"not one context came out for the {split} split" if split else "not one context came out",
+        where="corpus",
+        remedy="give it more or longer documents, a smaller context_length or more tokens",
+    )
 
 
-def _chosen(source: DocumentSource, split: Split | None, calibration_fraction: float) -> Iterator[Document]:
+def _chosen(
+    source: DocumentSource, split: Split | None, calibration_fraction: float, tally: _Tally
+) -> Iterator[Document]:
     for document in source.documents():
+        tally.read += 1
         if split is None or split_of(document.id, calibration_fraction=calibration_fraction) == split:
+            tally.chosen += 1
             yield document
 
 
-def _groups(
-    documents: Iterable[Document],
-    encoder: DocumentEncoder,
-    cutter: Cutter,
-    *,
-    chunk_tokens: int,
-    max_tokens: int | None,
-) -> Iterator[list[EncodedDocument]]:
-    """The documents of one chunk at a time; ends with the group that reaches `max_tokens`."""
-    group: list[EncodedDocument] = []
+class _Bundle(NamedTuple):
+    """Documents that are cut up together: one, or several that are packed."""
+
+    documents: Sequence[EncodedDocument]
+    token_count: int
+
+
+def _bundles(
+    documents: Iterable[EncodedDocument], cutter: Cutter, *, max_tokens: int | None
+) -> Iterator[_Bundle]:
+    """The documents in bundles that depend on nothing but them and the options; ends at `max_tokens`."""
+    bundle: list[EncodedDocument] = []
     spent = load = 0
     for document in documents:
-        encoded = encoder.encode(document)
-        if group and cutter.token_count(cutter.grown(load, encoded)) > chunk_tokens:
-            yield group
-            spent += cutter.token_count(load)
-            group, load = [], 0
-        group.append(encoded)
-        load = cutter.grown(load, encoded)
-        if max_tokens is not None and spent + cutter.token_count(load) >= max_tokens:
+        bundle.append(document)
+        load = cutter.grown(load, document)
+        token_count = cutter.token_count(load)
+        if max_tokens is not None and spent + token_count >= max_tokens:
             break
+        if cutter.is_full(load):
+            yield _Bundle(bundle, token_count)
+            spent += token_count
+            bundle, load = [], 0
+    if bundle:
+        yield _Bundle(bundle, cutter.token_count(load))
+
+
+def _groups(bundles: Iterable[_Bundle], *, chunk_tokens: int) -> Iterator[list[_Bundle]]:
+    """The bundles of one chunk at a time."""
+    group: list[_Bundle] = []
+    held = 0
+    for bundle in bundles:
+        if group and held + bundle.token_count > chunk_tokens:
+            yield group
+            group, held = [], 0
+        group.append(bundle)
+        held += bundle.token_count
     if group:
         yield group
 
 
-def _fitting(cutter: Cutter, documents: Sequence[EncodedDocument], room: int | None) -> list[Piece]:
-    """The documents' first pieces, as many as have `room` tokens."""
-    fitting, total = [], 0
-    for piece in cutter.pieces(documents):
-        total += len(piece.ids) + cutter.options.prepend_bos
-        if room is not None and total > room:
-            break
-        fitting.append(piece)
+def _fitting(cutter: Cutter, bundles: Sequence[_Bundle], room: int | None) -> list[Piece]:
+    """The bundles' first pieces, as many as have `room` tokens."""
+    fitting: list[Piece] = []
+    total = place = 0
+    for bundle in bundles:
+        for piece in cutter.pieces(bundle.documents, first_place=place):
+            total += len(piece.ids) + cutter.options.prepend_bos
+            if room is not None and total > room:
+                return fitting
+            fitting.append(piece)
+        place += len(bundle.documents)
     return fitting
 
 

@@ -135,13 +135,15 @@ def open_corpus(
             or `datasets`.
         path: file or folder; for `datasets` the data set's name; `stdlib` needs none.
         text_field: field (`jsonl`, `datasets`) or column (`parquet`) with the text.
-        separator: of `text`: what stands between two documents of one file.
+        separator: of `text`: what stands between two documents of one file, in a folder of each file; with
+            two line feeds a document is a paragraph. Without it a file is one document, so that a
+            single file has no second one to calibrate on.
         config: of `datasets`.
         split: of `datasets`.
         revision: of `datasets`.
 
     Raises:
-        CorpusError: the kind is unknown, or the path is missing.
+        CorpusError: the kind is unknown, the path is missing, or the separator is empty.
     """
     if kind == "stdlib":
         return Corpus(kind, StandardLibrary())
@@ -149,6 +151,8 @@ def open_corpus(
         raise CorpusError(f"a corpus of kind {kind!r} needs a path", where="corpus", remedy="set path")
     if kind == "datasets":
         return Corpus(kind, HubDataset(str(path), text_field, config, split, revision))
+    if separator == "":
+        raise CorpusError("the separator is empty", where="corpus", remedy="leave it out, or name one")
     folder = Path(path).expanduser()
     sources: dict[str, TextSource] = {
         "text": TextFiles(folder, separator),

@@ -33,7 +33,24 @@ __all__ = [
     "SiteReading",
     "SubstitutionLosses",
     "TokenTable",
+    "has_direction",
 ]
+
+_ROUNDING_STEPS = 32
+"""Machine epsilons by which the mean of equal numbers may be off: its sum has about log2(d_model) roundings
+one after another, some twenty for the widest models."""
+
+
+def has_direction(x: Float[Tensor, "token d_model"]) -> Bool[Tensor, " token"]:
+    """Which tokens have components that differ by more than rounding: `||x - mean(x)|| > 32 eps ||x||`.
+
+    Only these have a place in the paper's space, `(x - mean(x)) / ||x - mean(x)||`. eps is that of x's dtype,
+    at least float32's precision.
+    """
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    centred = x - x.mean(dim=1, keepdim=True)
+    least = (_ROUNDING_STEPS * torch.finfo(x.dtype).eps) ** 2 * torch.linalg.vecdot(x, x)
+    return torch.linalg.vecdot(centred, centred) > least
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +169,11 @@ class SiteReading:
         return torch.linalg.vecdot(centred, centred)
 
     @cached_property
+    def has_direction(self) -> Bool[Tensor, " token"]:
+        """Whether the components differ by more than rounding; see the function of this name."""
+        return has_direction(self.x)
+
+    @cached_property
     def raw_baseline(self) -> Float[Tensor, " token"]:
         """Squared error of always answering the calibration mean, in raw space."""
         error = self.x - self.means.raw
@@ -163,7 +185,7 @@ class SiteReading:
         centred = self.x - self.x.mean(dim=1, keepdim=True)
         norm = self.centred_squared_norm.sqrt().unsqueeze(1)
         error = centred / norm.clamp_min(torch.finfo(norm.dtype).tiny) - self.means.unit
-        return torch.where(norm.squeeze(1) > 0, torch.linalg.vecdot(error, error), 0.0)
+        return torch.where(self.has_direction, torch.linalg.vecdot(error, error), 0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,6 +59,19 @@ class Places:
             return Site(site.name, "resid_post", layer=self._blocks.layer_of(site.module))
         return site
 
+    def canonical_name(self, site: str | Site) -> str:
+        """One name for all names of a place; see `SubjectModel.canonical_site`."""
+        site = self.checked(site)
+        if site.module is None:
+            return f"blocks.{site.layer}.hook_{site.kind}"
+        layer = self.inner_layer(site)
+        if layer is not None:
+            module, anatomy = self.module(site), self._anatomy(layer)
+            for kind, branch in (("mlp_out", anatomy.mlp), ("attn_out", anatomy.attention)):
+                if module is branch:
+                    return f"blocks.{layer}.hook_{kind}"
+        return site.name
+
     def edge_layer(self, site: Site) -> int | None:
         """Index of the block whose input or output the site is; None for all other sites."""
         return site.layer if site.kind in ("resid_pre", "resid_post") else None

@@ -152,6 +152,18 @@ class SubjectModel:
             self._widths[site.name] = self.read(self._few_tokens[:1], [site])[site.name].shape[-1]
         return self._widths[site.name]
 
+    def canonical_site(self, name: str) -> str:
+        """The one name of a place that can be written in several ways.
+
+        That is TransformerLens's where there is one (`blocks.1.hook_resid_post` for `model.layers.1`,
+        `blocks.1.hook_mlp_out` for `model.layers.1.mlp` in a model built so), else the module's path. The
+        input of a block and the output of the one before keep their two names.
+
+        Raises:
+            SiteError: the subject has no such site.
+        """
+        return self._places.canonical_name(name)
+
     def _configured(self, key: str) -> int | None:
         value = getattr(self.model.config.get_text_config(), key, None)
         return value if isinstance(value, int) else None

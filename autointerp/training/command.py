@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from autointerp.checkpoints.load import write_checkpoint
 from autointerp.checkpoints.sparse_autoencoder import InputNormalization, SparseAutoencoder
 from autointerp.errors import BadInputError
 from autointerp.progress import SILENT, Progress
-from autointerp.sampling.contexts import ContextOptions, CorpusChunk, corpus_chunks
-from autointerp.sampling.corpus import open_corpus
+from autointerp.sampling.contexts import ContextOptions, CorpusChunk, corpus_chunks, describe_contexts
+from autointerp.sampling.corpus import Corpus, open_corpus
 from autointerp.subject.subject_model import SubjectModel
+from autointerp.training.export import write_record
 from autointerp.training.options import Architecture, TrainingOptions
 from autointerp.training.trainer import (
     RunSettings,
@@ -48,16 +49,20 @@ def train_checkpoint(  # noqa: PLR0913 - one argument per flag of the verb
     form: str,
     seed: int,
     device: str,
+    text_field: str = "text",
+    separator: str | None = None,
+    prepend_bos: bool = True,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Train an autoencoder and write it at `out`; a run that was stopped goes on when called again.
 
     Beside the checkpoint lies `<out>.training.json`, the record that is also returned; while training lasts,
     `<out>.state/` holds what resuming needs. `k` counts for TopK and Multi-TopK only, `l1_coefficient`
-    for ReLU only.
+    for ReLU only; `text_field` for kinds with fields, `separator` for `text` only.
 
     Raises:
-        BadInputError: something is at `out` already, or the options cannot be trained.
+        BadInputError: something is at `out` already, the options cannot be trained, or `<out>.state/` holds
+            work on another text or with other options.
         CheckpointError: the format cannot hold this kind of autoencoder (said before training).
         SubjectError: the subject cannot be loaded or has no such site.
         CorpusError: there is no text, or too little.
@@ -78,28 +83,61 @@ def train_checkpoint(  # noqa: PLR0913 - one argument per flag of the verb
     )
     _refuse_unfit_format(options, form)
     model = SubjectModel.load(subject, device=_chosen_device(device))
-    contexts = ContextOptions(context_length=context_length)
-    texts = open_corpus(corpus_kind(corpus) if kind == "auto" else kind, path=corpus)
-
-    def chunks() -> Iterator[CorpusChunk]:
-        return corpus_chunks(
-            texts, model.tokenizer, contexts, batch_tokens=_BATCH_TOKENS, chunk_tokens=_CHUNK_TOKENS
-        )
-
+    texts = _opened_text(corpus, kind, text_field=text_field, separator=separator)
+    contexts = ContextOptions(context_length=context_length, prepend_bos=prepend_bos)
     state = out.with_name(f"{out.name}.state")
     with progress.step("training", total=options.steps * options.batch_tokens, unit="tokens") as advance:
         trained = train_autoencoders(
             model,
             site,
-            chunks,
+            _chunks(texts, model, contexts),
             [options],
             state,
-            settings=RunSettings(context_length=context_length, prepend_bos=contexts.prepend_bos, seed=seed),
+            settings=RunSettings(
+                context_length=context_length,
+                prepend_bos=prepend_bos,
+                seed=seed,
+                text_identity=_text_identity(texts, model, contexts),
+            ),
             progress=_Advances(advance),
         )[0]
     _write(trained, out, form)
     shutil.rmtree(state)
     return trained.record
+
+
+def _opened_text(corpus: str, kind: str, *, text_field: str, separator: str | None) -> Corpus:
+    if kind == "auto":
+        kind = corpus_kind(corpus)
+    if separator == "":
+        raise BadInputError("the separator is empty", where=corpus, remedy="leave it out")
+    if separator is not None and kind != "text":
+        raise BadInputError(
+            f"a corpus of kind {kind!r} has no separator", where=corpus, remedy="leave it out"
+        )
+    return open_corpus(kind, path=corpus, text_field=text_field, separator=separator)
+
+
+def _chunks(
+    texts: Corpus, model: SubjectModel, contexts: ContextOptions
+) -> Callable[[], Iterator[CorpusChunk]]:
+    """Starts the text from its beginning."""
+    return lambda: corpus_chunks(
+        texts, model.tokenizer, contexts, batch_tokens=_BATCH_TOKENS, chunk_tokens=_CHUNK_TOKENS
+    )
+
+
+def _text_identity(texts: Corpus, model: SubjectModel, contexts: ContextOptions) -> str:
+    """What the activations depend on, beside the subject's weights and the site."""
+    described = {
+        "corpus": texts.fingerprint(),
+        "contexts": describe_contexts(contexts, model.tokenizer),
+        "batch_tokens": _BATCH_TOKENS,
+        "chunk_tokens": _CHUNK_TOKENS,
+        "torch": str(torch.__version__),
+        "device": model.device.type,
+    }
+    return json.dumps(described, sort_keys=True)
 
 
 def corpus_kind(corpus: str) -> str:
@@ -152,7 +190,18 @@ def _refuse_unfit_format(options: TrainingOptions, form: str) -> None:
 
 
 def _write(trained: TrainedAutoencoder, out: Path, form: str) -> None:
+    """The record, then the checkpoint in one move: what lies at `out` is whole, however this is stopped."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(trained.sae, out, format=form)
-    record = out.with_name(f"{out.name}.training.json")
-    record.write_text(json.dumps(trained.record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    _remove(unfinished)
+    write_checkpoint(trained.sae, unfinished, format=form)
+    write_record(trained, out.with_name(f"{out.name}.training.json"))
+    unfinished.rename(out)
+
+
+def _remove(path: Path) -> None:
+    """What an earlier run left there, file or folder."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

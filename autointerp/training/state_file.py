@@ -41,7 +41,7 @@ def load_state(path: Path, identity: str) -> dict[str, Any] | None:
         raise _unreadable(path)
     if state.get("identity") != identity:
         raise BadInputError(
-            "the folder holds the state of a run with another subject, site or options",
+            "the folder holds the state of a run with another subject, site, text or options",
             where=path,
             remedy="choose another folder, or delete it to start over",
         )

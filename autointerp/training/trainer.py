@@ -41,7 +41,7 @@ _START_TOKENS = 32_768  # the paper's sample for the geometric median
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run's autoencoders share, apart from the text. All defaults can stay."""
+    """What a run's autoencoders share. All defaults can stay."""
 
     context_length: int | None = None
     """Tokens per context, for the checkpoint's metadata: the chunks decide how long they are."""
@@ -59,6 +59,9 @@ class RunSettings:
     with two torch threads."""
     seed: int = 0
     """Of the shuffling; each autoencoder has its own for its first weights."""
+    text_identity: str = ""
+    """Whatever tells this run's chunks from others (the text's hash, how it is cut): saved work is gone on
+    with only where it is the same. Empty: the caller answers for that."""
 
 
 @dataclass(frozen=True)
@@ -171,12 +174,15 @@ def _check_together(options: Sequence[TrainingOptions]) -> None:
 def _identity(
     subject: ReadableSubject, site: str, options: Sequence[TrainingOptions], settings: RunSettings
 ) -> str:
-    """Hash of everything but the text that the weights depend on."""
+    """Hash of everything that the weights depend on; of the text, what the settings say of it."""
+    shared = asdict(replace(settings, save_seconds=0.0, workers=1))
+    if not settings.text_identity:
+        del shared["text_identity"]  # states saved without it stay valid
     described = {
         "subject": subject.sha256,
         "site": site,
         "options": [asdict(each) for each in options],
-        "settings": asdict(replace(settings, save_seconds=0.0, workers=1)),
+        "settings": shared,
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 

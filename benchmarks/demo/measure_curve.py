@@ -40,8 +40,8 @@ def demo_loss(member: Path) -> float:
         calibration_fraction=suite.corpus.calibration_fraction,
     )
     store = MemoryStore()
-    ActivationPass(subject, [], families(["downstream"]), {}).run(chunks, store)
-    loss = clean_loss(read_observations(store))
+    cost = ActivationPass(subject, [], families(["downstream"]), {}).run(chunks, store)
+    loss = clean_loss(read_observations(store, cost.chunk_names))
     if loss is None:
         raise SystemExit(f"{member.name}: nothing was predicted")
     return loss

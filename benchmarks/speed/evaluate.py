@@ -33,10 +33,9 @@ from autointerp.sampling.activation_pass import (
     SUBJECT,
     ActivationPass,
     PassCost,
-    read_firing,
+    read_firing_totals,
     read_observations,
 )
-from autointerp.sampling.latent_firing import total_firing
 from autointerp.sampling.readings import Checkpoint
 
 TOLERANCE = 1e-4
@@ -56,7 +55,8 @@ def one_pass(workload: Workload, checkpoints: Sequence[Checkpoint]) -> tuple[lis
         RunStore.open(Path(folder) / "run", suite_toml="", identity={}) as store,
     ):
         cost = activation_pass.run(workload.chunks(), store)
-        observations, firing = read_observations(store), total_firing(read_firing(store))
+        observations = read_observations(store, cost.chunk_names)
+        firing = read_firing_totals(store, cost.chunk_names)
     return [
         _numbers(observations, firing, checkpoint.name, workload.latent_count) for checkpoint in checkpoints
     ], cost

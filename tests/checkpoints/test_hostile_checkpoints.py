@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from autointerp.checkpoints.activation_functions import ReLU, TopK
-from autointerp.checkpoints.load import load_checkpoint, write_checkpoint
+from autointerp.checkpoints.load import load_checkpoint, read_checkpoint, write_checkpoint
 from autointerp.errors import CheckpointError
 
 
@@ -153,6 +153,27 @@ def test_what_is_no_plain_tensor_is_refused(openai_file):
         refused(store(state | {"encoder.weight": impostor}), "no plain tensor")
 
 
+def test_keys_that_are_no_text_are_refused(dictionary_learning_folder):
+    config, state, store = dictionary_learning_folder
+    state = {**state, 1: torch.zeros(1), "zz": torch.zeros(1)}
+    path = store(config, {"ae": state, "norm_factor": 1.0})
+    with pytest.raises(CheckpointError, match="unknown tensors '<int>', 'zz'"):
+        load_checkpoint(path)
+
+
+def test_stored_parameters_ask_for_no_gradients(openai_file):
+    state, store = openai_file
+    asking = {
+        name: torch.nn.Parameter(value) if torch.is_tensor(value) and value.is_floating_point() else value
+        for name, value in state.items()
+    }
+    sae = load_checkpoint(store(asking))
+    assert type(sae.encoder_weight) is torch.Tensor
+    for weight in (sae.encoder_weight, sae.encoder_bias, sae.decoder_weight, sae.decoder_bias, sae.pre_bias):
+        assert not weight.requires_grad
+    torch.testing.assert_close(sae.encoder_weight, state["encoder.weight"])
+
+
 def test_an_empty_tensor_is_refused(openai_file):
     state, store = openai_file
     refused(store(state | {"encoder.weight": torch.zeros(0, 6)}), "has shape \\(0, 6\\)")
@@ -221,3 +242,8 @@ def test_a_file_from_inside_a_folder_is_explained(autoencoder, tmp_path):
     write_checkpoint(autoencoder(TopK(2)), tmp_path, format="saelens")
     line = refused(tmp_path / "sae_weights.safetensors", "no known checkpoint format")
     assert "a folder with cfg.json and sae_weights.safetensors" in line
+
+
+def test_a_path_with_a_nul_character_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="NUL"):
+        read_checkpoint("a\0b")

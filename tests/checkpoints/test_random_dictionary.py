@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from autointerp.checkpoints.activation_functions import ReLU
+from autointerp.checkpoints.activation_functions import ReLU, TopK
 from autointerp.checkpoints.random_dictionary import random_dictionary, with_output_scale
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
 from autointerp.errors import CheckpointError
@@ -76,3 +78,10 @@ def test_scaling_leaves_the_latents_and_the_biases(like: SparseAutoencoder) -> N
         scaled.decode(z) - scaled.decoder_bias, 0.25 * (null.decode(z) - null.decoder_bias)
     )
     assert any("0.25" in note for note in scaled.metadata.notes)
+
+
+def test_a_dictionary_without_k_can_lend_its_shape_when_k_is_given(like: SparseAutoencoder) -> None:
+    relu = replace(like, activation=ReLU())
+    null = random_dictionary(relu, torch.zeros(16), generator=torch.Generator().manual_seed(1), k=3)
+    assert null.activation == TopK(3)
+    assert null.latent_count == relu.latent_count

@@ -7,7 +7,14 @@ import torch
 
 import autointerp
 from autointerp.config import load_suite
-from autointerp.errors import CheckpointError, CorpusError, InterruptedRunError, RunStoreError, SuiteError
+from autointerp.errors import (
+    CheckpointError,
+    CorpusError,
+    InterruptedRunError,
+    RunStoreError,
+    SiteError,
+    SuiteError,
+)
 from autointerp.reporting.json_file import read_report
 from autointerp.sampling import activation_pass
 from autointerp.sampling.corpus import open_corpus
@@ -54,7 +61,7 @@ def test_the_run_directory_holds_what_the_design_promises(finished):
     out, report = finished
     for name in ("report.json", "report.html", "suite.toml", "run.jsonl", "latents/firing.parquet"):
         assert (out / name).is_file(), name
-    assert read_report(out / "report.json").results == report.results
+    assert list(read_report(out / "report.json").results) == list(report.results)
     observations = pl.read_parquet(out / "observations" / "*.parquet")
     assert observations.filter(pl.col("metric") == "downstream.kl_nats").height > 0
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -186,3 +193,97 @@ def test_one_broken_dictionary_fails_alone(tiny_suite, tmp_path):
     assert headline(report, "topk", "reconstruction.normalized_mse").status == "measured"
     assert report.failures
     assert "not finite" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_density_of_a_failed_dictionary_is_failed_too(tiny_suite, tmp_path):
+    folder = tmp_path / "suite"
+    shutil.copytree(tiny_suite.parent, folder)
+    state = torch.load(folder / "topk.pt", weights_only=True)
+    state["decoder.weight"] = torch.full_like(state["decoder.weight"], 3e38)
+    torch.save(state, folder / "topk.pt")
+    autointerp.evaluate(load_suite(folder / "suite.toml"), out=tmp_path / "run")
+    rows = pl.read_parquet(tmp_path / "run" / "observations" / "reconstruction.parquet")
+    density = rows.filter(pl.col("metric") == "reconstruction.latent_density")
+    assert set(density.filter(pl.col("checkpoint") == "topk")["status"]) == {"failed"}
+    assert set(density.filter(pl.col("checkpoint") == "relu")["status"]) == {"measured"}
+    firing = pl.read_parquet(tmp_path / "run" / "latents" / "firing.parquet")
+    assert "topk" not in firing["checkpoint"].to_list()
+
+
+def test_a_suite_without_topk_has_a_null_all_the_same(tiny_suite, tmp_path):
+    suite = load_suite(tiny_suite)
+    relu = next(entry for entry in suite.checkpoints if entry.name == "relu")
+    report = autointerp.evaluate(suite.model_copy(update={"checkpoints": (relu,)}), out=tmp_path / "run")
+    [null] = [checkpoint for checkpoint in report.checkpoints if checkpoint.role == "null"]
+    assert any("mean L0" in note for note in null.notes)
+    spent = headline(report, "relu", "reconstruction.l0").estimate.value
+    given = headline(report, null.name, "reconstruction.l0").estimate.value
+    assert given == pytest.approx(spent, rel=0.25)
+
+
+def test_a_checkpoints_own_site_wins_over_the_suites(tiny_suite, tmp_path):
+    suite = load_suite(tiny_suite, overrides=['site="blocks.0.hook_resid_post"'])
+    report = autointerp.evaluate(suite, out=tmp_path / "run")
+    sites = {checkpoint.name: checkpoint.site for checkpoint in report.checkpoints}
+    assert sites["relu"] == "blocks.1.hook_resid_post"
+    assert sites["topk"] == "blocks.0.hook_resid_post"
+    assert sum(checkpoint.role == "null" for checkpoint in report.checkpoints) == 2
+
+
+def test_a_site_given_for_one_checkpoint_wins_and_is_noted(tiny_suite, tmp_path):
+    suite = load_suite(tiny_suite)
+    moved = tuple(
+        entry.model_copy(update={"site": "model.layers.0"} if entry.name == "relu" else {})
+        for entry in suite.checkpoints
+    )
+    report = autointerp.evaluate(suite.model_copy(update={"checkpoints": moved}), out=tmp_path / "run")
+    [relu] = [checkpoint for checkpoint in report.checkpoints if checkpoint.name == "relu"]
+    assert relu.site == "blocks.0.hook_resid_post"
+    assert any("the checkpoint says blocks.1.hook_resid_post" in note for note in relu.notes)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "no page"])
+def test_a_finished_run_with_a_damaged_report_is_mended(finished, tiny_suite, tmp_path, damage):
+    out, report = finished
+    run = tmp_path / "run"
+    shutil.copytree(out, run)
+    if damage == "cut":
+        text = (run / "report.json").read_text(encoding="utf-8")
+        (run / "report.json").write_text(text[: len(text) // 2], encoding="utf-8")
+    else:
+        (run / ("report.json" if damage == "gone" else "report.html")).unlink()
+    assert autointerp.evaluate(load_suite(tiny_suite), out=run).results == report.results
+    assert (run / "report.html").is_file()
+    assert read_report(run / "report.json").results == report.results
+
+
+def test_a_wrong_site_leaves_nothing_behind_that_blocks_the_corrected_suite(tiny_suite, tmp_path):
+    wrong = load_suite(tiny_suite, overrides=['site="blocks.9.hook_resid_post"'])
+    with pytest.raises(SiteError, match=r"blocks\.9"):
+        autointerp.evaluate(wrong, out=tmp_path / "run")
+    autointerp.evaluate(load_suite(tiny_suite), out=tmp_path / "run")
+
+
+def test_an_in_memory_report_names_no_text_that_was_not_used(tiny_suite):
+    subject = SubjectModel.load(tiny_suite.parent / "subject")
+    sae = autointerp.load_checkpoint(tiny_suite.parent / "relu")
+    corpus = open_corpus("jsonl", path=tiny_suite.parent / "text.jsonl")
+    report = autointerp.evaluate_autoencoders(
+        subject, {"now": sae}, corpus, text=load_suite(tiny_suite).corpus, metrics=["reconstruction"]
+    )
+    assert "kind" not in report.suite["corpus"]
+    assert report.corpus["kind"] == "jsonl"
+    assert not [result for result in report.results if result.metric.startswith("downstream")]
+    with pytest.raises(SuiteError, match="families"):
+        autointerp.evaluate_autoencoders(subject, {"now": sae}, corpus, metrics=["typo"])
+    with pytest.raises(CheckpointError, match="no autoencoder"):
+        autointerp.evaluate_autoencoders(subject, {}, corpus)
+
+
+def test_the_demo_begins_anew_where_another_run_lies(finished, tiny_suite, tmp_path):
+    out, _ = finished
+    run = tmp_path / "run"
+    shutil.copytree(out, run)
+    other = load_suite(tiny_suite, overrides=["seed=3"])
+    report = autointerp.evaluate(other, out=run, replace_other=True)
+    assert report.provenance["seed"] == 3

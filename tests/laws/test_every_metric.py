@@ -23,12 +23,11 @@ from autointerp.sampling.activation_pass import (
     CLEAN_LOSS,
     SUBJECT,
     ActivationPass,
-    read_firing,
+    read_firing_totals,
     read_observations,
     read_tokens,
 )
 from autointerp.sampling.contexts import CorpusChunk
-from autointerp.sampling.latent_firing import total_firing
 from autointerp.sampling.readings import Checkpoint, SiteCalibration
 from autointerp.subject.subject_model import SubjectModel
 from autointerp.testing.planted_autoencoder import (
@@ -168,10 +167,11 @@ def observed(
 ) -> pl.DataFrame:
     store = MemoryStore()
     placed = [Checkpoint(name, sae.to(dtype=dtype), SITE) for name, sae in dictionaries.items()]
-    ActivationPass(subject(dtype), placed, families(FAMILIES), calibration(dtype)).run(chunks, store)
+    run = ActivationPass(subject(dtype), placed, families(FAMILIES), calibration(dtype))
+    names = run.run(chunks, store).chunk_names
     counts = {name: sae.latent_count for name, sae in dictionaries.items()}
-    dead = dead_observations(total_firing(read_firing(store)), read_tokens(store), counts)
-    return pl.concat([read_observations(store), dead])
+    dead = dead_observations(read_firing_totals(store, names), read_tokens(store, names), counts)
+    return pl.concat([read_observations(store, names), dead])
 
 
 def score(frame: pl.DataFrame, name: str, checkpoint: str) -> Estimate:

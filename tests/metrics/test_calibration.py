@@ -1,13 +1,21 @@
 """Calibration means and the null's scale against NumPy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from autointerp.checkpoints.activation_functions import ReLU
 from autointerp.checkpoints.random_dictionary import random_dictionary
 from autointerp.checkpoints.sparse_autoencoder import InputNormalization
 from autointerp.errors import CorpusError, SubjectError
-from autointerp.metrics.calibration import calibrate, fit_output_scales, own_space_mean
+from autointerp.metrics.calibration import (
+    calibrate,
+    fit_output_scales,
+    mean_active_count,
+    own_space_mean,
+)
 from autointerp.sampling.contexts import CorpusChunk
 from autointerp.sampling.readings import Checkpoint
 from autointerp.subject.subject_model import SubjectModel
@@ -111,4 +119,14 @@ def test_a_dictionary_that_never_fires_keeps_its_decoder(
 ) -> None:
     silent = Checkpoint("silent", constant_autoencoder(torch.zeros(32)), SITE)
     (fitted,) = fit_output_scales(subject, [silent], chunks)
-    assert fitted.sae.decoder_weight is silent.sae.decoder_weight
+    assert torch.equal(fitted.sae.decoder_weight, silent.sae.decoder_weight)
+
+
+def test_the_mean_active_count_is_that_of_the_dense_latents(
+    subject: SubjectModel, chunks: list[CorpusChunk]
+) -> None:
+    sae = planted_autoencoder(subject.d_model, 64, k=5, generator=torch.Generator().manual_seed(3))
+    sae = replace(sae.to(dtype=torch.float64), activation=ReLU())
+    x = torch.from_numpy(activations(subject, chunks, SITE))
+    expected = float((sae.encode(x) != 0).sum(dim=1).double().mean())
+    assert mean_active_count(subject, Checkpoint("relu", sae, SITE), chunks) == pytest.approx(expected)

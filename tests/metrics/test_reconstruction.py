@@ -1,5 +1,7 @@
 """Reconstruction metrics against loops over tokens, in float64, with dense latents."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -111,7 +113,9 @@ def test_relative_bias_is_the_factor_that_fits_best(x: torch.Tensor, sae: Sparse
 def test_a_token_without_direction_is_left_out_of_the_normalised_error(
     x: torch.Tensor, sae: SparseAutoencoder
 ) -> None:
-    x[0] = 2.0
+    x = x.float()
+    x[0] = 0.1  # whose mean over twelve is not 0.1 in float32
+    sae = sae.to(dtype=torch.float32)
     term = reconstruction_terms(batch_of(x, sae))["reconstruction.normalized_mse"]
     assert term.numerator[0] == 0
     assert term.denominator is not None and term.denominator[0] == 0
@@ -170,6 +174,33 @@ def test_the_headline_leaves_position_zero_out_and_the_slices_cover_all_position
         '{"position":"16-63"}': errors[16:].sum(),
     }
     assert found == pytest.approx({key: float(value) for key, value in expected.items()})
+
+
+def test_position_zero_measures_a_token_that_was_put_in_with_the_document_that_follows_it(
+    sae: SparseAutoencoder, x: torch.Tensor
+) -> None:
+    """Three contexts: BOS and text of b; BOS, EOS and text of a; text of a from the start."""
+    places = torch.arange(9)
+    document = torch.tensor([-1, 1, 1, -1, -1, 0, 0, 0, 0])
+    position = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2])
+    whole = batch_of(x[:9], sae)
+    batch = replace(whole, tokens=TokenTable(places, document, position, document >= 0))
+    metrics = frozenset({"reconstruction.normalized_mse", "reconstruction.l0"})
+    state = RECONSTRUCTION.start("it", ["a", "b"], metrics)
+    state.update(batch)
+    rows = state.observations()
+    errors = reconstruction_terms(whole)["reconstruction.normalized_mse"].numerator
+    zero = rows.filter(pl.col("slice") == '{"position":"0"}')
+    assert dict(zero.select("unit", "numerator").iter_rows()) == pytest.approx(
+        {"a": float(errors[3] + errors[6]), "b": float(errors[0])}
+    )
+    assert zero["metric"].unique().to_list() == ["reconstruction.normalized_mse"]
+    headline = rows.filter((pl.col("slice") == "{}") & (pl.col("metric") == "reconstruction.normalized_mse"))
+    assert dict(headline.select("unit", "numerator").iter_rows()) == pytest.approx(
+        {"a": float(errors[[5, 7, 8]].sum()), "b": float(errors[1:3].sum())}
+    )
+    counts = rows.filter(pl.col("metric") == "reconstruction.l0")
+    assert dict(counts.select("unit", "denominator").iter_rows()) == {"a": 3.0, "b": 2.0}
 
 
 FIRING = pl.DataFrame(

@@ -85,7 +85,7 @@ DEFINITIONS = (
         "document",
         0.0,
         1.0,
-        {"compute_flops": [1e15, 1e16], "loss_nats": [3.1, 2.4]},
+        parameters={"compute_flops": [1e15, 1e16], "loss_nats": [3.1, 2.4]},
     ),
 )
 

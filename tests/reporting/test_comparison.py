@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from autointerp.records import Comparison, Estimate, Failed, Measured
-from autointerp.reporting.comparison import find_comparison, lead_of, leads, statement
+from autointerp.reporting.comparison import against_nulls, find_comparison, lead_of, leads, statement
 
 MSE = "reconstruction.normalized_mse"
 
@@ -130,3 +130,33 @@ def test_leads_follow_the_order_of_the_metrics(realistic):
     found = [lead.metric for lead in leads(realistic)]
     assert found == sorted(found, key=order.index)
     assert "reconstruction.l0" not in found
+
+
+def test_metrics_in_which_all_beat_the_null_are_named_together(realistic):
+    sentences = against_nulls(realistic, realistic.definitions)
+    assert sentences == ("Every checkpoint is better than every null in Normalised MSE, ΔCE.",)
+
+
+def test_a_checkpoint_not_told_from_the_null_is_named(realistic):
+    report = _with_p(realistic, 0.2, one="relu-8k", other="random-8k-k32")
+    assert against_nulls(report, realistic.definitions) == (
+        "Every checkpoint is better than every null in ΔCE.",
+        "Normalised MSE: not shown to be better than a null: relu-8k (against random-8k-k32).",
+    )
+
+
+def test_a_checkpoint_significantly_worse_than_the_null_is_not_called_better(realistic, definition):
+    upwards = dataclasses.replace(definition, better="higher")
+    (sentence,) = against_nulls(realistic, [upwards])
+    assert sentence.startswith("Normalised MSE: not shown to be better than a null: topk-2k-k16 (against")
+    assert sentence.count("(against random-8k-k32)") == 7
+
+
+def test_nulls_are_said_nothing_of_without_comparisons_nulls_or_a_direction(realistic, definition):
+    neither = dataclasses.replace(definition, better="neither")
+    assert against_nulls(realistic, [neither]) == ()
+    assert against_nulls(dataclasses.replace(realistic, comparisons=()), [definition]) == ()
+    moved = [
+        dataclasses.replace(c, site="elsewhere") if c.role == "null" else c for c in realistic.checkpoints
+    ]
+    assert against_nulls(dataclasses.replace(realistic, checkpoints=moved), [definition]) == ()

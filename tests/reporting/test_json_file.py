@@ -82,6 +82,14 @@ BREAKAGES = {
 }
 
 
+HOSTILE_TO_READERS = {  # what a JSON Schema has no words for
+    "no definition": lambda c: c["metrics"].pop(0),
+    "interval upside down": lambda c: _result(c, "measured").update(ci_low=2.0, ci_high=1.0),
+    "comparison upside down": lambda c: c["comparisons"][0].update(ci_low=2.0, ci_high=1.0),
+    "deep suite": lambda c: c["suite"].update(deep=json.loads("[" * 150 + "]" * 150)),
+}
+
+
 def _result(content, status):
     return next(result for result in content["results"] if result["status"] == status)
 
@@ -100,6 +108,20 @@ def test_schema_and_reader_refuse_the_same_breakages(breakage, realistic, tmp_pa
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("breakage", HOSTILE_TO_READERS)
+def test_the_reader_refuses_what_would_break_its_users(breakage, realistic, tmp_path):
+    content = json.loads(report_json(realistic))
+    HOSTILE_TO_READERS[breakage](content)
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(
+        ReportFileError, match=r"without a definition|lies above|more than 100 deep"
+    ) as caught:
+        read_report(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -109,6 +131,9 @@ def test_schema_and_reader_refuse_the_same_breakages(breakage, realistic, tmp_pa
         ('{"schema_version": 99}', "schema_version 99"),
         ('{"schema_version": NaN}', "NaN is no JSON number"),
         ("\x00\xff", "no JSON"),
+        ("[" * 200_000, "nested more than 100 deep"),
+        ("[" * 500 + "]" * 500, "nested more than 100 deep"),
+        ('{"schema_version": 1, "cost": {"a": 1e999}}', "1e999 is too large"),
     ],
 )
 def test_a_file_that_is_no_report_is_refused_in_one_line(text, said, tmp_path):

@@ -39,7 +39,7 @@ def test_a_wide_terminal_shows_intervals_beside_values(realistic):
 
 def test_metrics_that_do_not_fit_are_named(realistic):
     words = " ".join(_printed(realistic, 62).split())
-    assert words.endswith("Not shown for want of width: ΔCE, KL, Compute equivalent.")
+    assert words.endswith("Not shown for want of width: Dead latents, Compute equivalent.")
 
 
 def test_markup_in_a_name_is_not_obeyed(realistic):

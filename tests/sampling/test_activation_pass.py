@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
-from autointerp.errors import CheckpointError, SubjectError
+from autointerp.errors import CheckpointError, RunStoreError, SubjectError
 from autointerp.metrics.calibration import calibrate
 from autointerp.metrics.catalogue import FAMILIES, definitions, families
 from autointerp.run_store import MemoryStore
@@ -19,12 +19,12 @@ from autointerp.sampling.activation_pass import (
     CLEAN_LOSS,
     SUBJECT,
     ActivationPass,
-    read_firing,
+    read_firing_totals,
     read_observations,
     read_tokens,
 )
 from autointerp.sampling.contexts import CorpusChunk
-from autointerp.sampling.latent_firing import total_firing
+from autointerp.sampling.latent_firing import FIRING_SCHEMA, total_firing
 from autointerp.sampling.readings import Checkpoint, SiteCalibration
 from autointerp.subject.subject_model import SubjectModel
 from autointerp.testing.planted_autoencoder import perfect_autoencoder, planted_autoencoder
@@ -149,8 +149,9 @@ def test_what_is_held_does_not_grow_with_the_number_of_chunks(chunks: list[Corpu
     assert asked == [0, 1, 2]
 
 
-def all_frames(store: MemoryStore) -> list[pl.DataFrame]:
-    return [read_observations(store), read_firing(store), read_tokens(store)]
+def all_frames(store: MemoryStore, chunk_names: list[str] | None = None) -> list[pl.DataFrame]:
+    names = chunk_names or [key.removeprefix("observations/") for key in store.keys("observations/")]
+    return [reader(store, names) for reader in (read_observations, read_firing_totals, read_tokens)]
 
 
 class StoppedError(Exception):
@@ -192,6 +193,59 @@ def test_a_chunk_whose_last_shard_is_missing_is_computed_again(chunks: list[Corp
         assert one.equals(other)
 
 
+def test_shards_that_another_text_left_are_not_read(chunks: list[CorpusChunk], made: Made) -> None:
+    """A run killed on other text of the same name leaves chunks in the directory; they are not this run's."""
+    alone, mixed = MemoryStore(), MemoryStore()
+    made().run([replace(chunks[0], sha256="f" * 64), chunks[1]], mixed)
+    names = made().run(chunks[:1], alone).chunk_names
+    assert made().run(chunks[:1], mixed).chunk_names == names
+    for one, other in zip(all_frames(alone, names), all_frames(mixed, names), strict=True):
+        assert one.equals(other)
+
+
+def test_a_shard_that_is_gone_is_never_left_out_in_silence(chunks: list[CorpusChunk], made: Made) -> None:
+    names = made().run(chunks[:1], MemoryStore()).chunk_names
+    for reader in (read_observations, read_firing_totals, read_tokens):
+        with pytest.raises(RunStoreError, match="missing or damaged"):
+            reader(MemoryStore(), names)
+
+
+def test_firing_is_added_up_shard_by_shard(
+    chunks: list[CorpusChunk], made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, heights = MemoryStore(), []
+    names = made().run(chunks, store).chunk_names
+    shards = [store.read(f"firing/{name}") for name in names]
+    whole = total_firing(pl.concat(shards))
+
+    def watched(frame: pl.DataFrame) -> pl.DataFrame:
+        heights.append(frame.height)
+        return total_firing(frame)
+
+    monkeypatch.setattr("autointerp.sampling.activation_pass.total_firing", watched)
+    assert read_firing_totals(store, names).equals(whole)
+    assert max(heights) <= whole.height + max(shard.height for shard in shards)
+    assert read_firing_totals(store, []).schema == pl.Schema(FIRING_SCHEMA)
+
+
+def test_a_chunk_with_a_failed_row_is_measured_again(
+    chunks: list[CorpusChunk], made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What went wrong may have been the machine: out of memory is a RuntimeError of torch."""
+    original, store = SparseAutoencoder.reconstruct_sparse, MemoryStore()
+
+    def full(*args: Any) -> Any:
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(SparseAutoencoder, "reconstruct_sparse", full)
+    names = made().run(chunks[:2], store).chunk_names
+    assert (read_observations(store, names)["status"] == "failed").any()
+    monkeypatch.setattr(SparseAutoencoder, "reconstruct_sparse", original)
+    assert made().run(chunks[:2], store).resumed_chunk_count == 0
+    assert not (read_observations(store, names)["status"] == "failed").any()
+    assert made().run(chunks[:2], store).resumed_chunk_count == 2
+
+
 def test_another_texts_chunk_is_never_taken_for_this_one(chunks: list[CorpusChunk], made: Made) -> None:
     store = MemoryStore()
     made().run(chunks[:1], store)
@@ -202,7 +256,7 @@ def test_firing_counts_equal_those_of_dense_latents(
     subject: SubjectModel, chunks: list[CorpusChunk], made: Made
 ) -> None:
     sae, store = dictionary(0), MemoryStore()
-    made(Checkpoint("low", sae, LOW)).run(chunks, store)
+    cost = made(Checkpoint("low", sae, LOW)).run(chunks, store)
     tokens_fired = np.zeros(64, dtype=int)
     documents: list[set[str]] = [set() for _ in range(64)]
     for chunk in chunks:
@@ -213,7 +267,7 @@ def test_firing_counts_equal_those_of_dense_latents(
                 tokens_fired[fired] += 1
                 for latent in fired:
                     documents[latent].add(chunk.document_ids[int(batch.document_index[row, column])])
-    found = total_firing(read_firing(store))
+    found = read_firing_totals(store, cost.chunk_names)
     assert found["latent"].to_list() == np.flatnonzero(tokens_fired).tolist()
     assert found["tokens_fired"].to_list() == tokens_fired[tokens_fired > 0].tolist()
     assert found["documents_fired"].to_list() == [len(some) for some in documents if some]
@@ -225,8 +279,8 @@ def test_all_documents_with_a_scored_token_are_listed_with_their_tokens(
     chunks: list[CorpusChunk], made: Made
 ) -> None:
     store = MemoryStore()
-    made().run(chunks, store)
-    found = dict(read_tokens(store).iter_rows())
+    cost = made().run(chunks, store)
+    found = dict(read_tokens(store, cost.chunk_names).iter_rows())
     assert sorted(found.values()) == sorted([20, 1, 9, 30, 14, 2, 5, 40, 3])
 
 
@@ -280,7 +334,7 @@ def test_a_failing_metric_leaves_the_other_families_alone(
             raise ValueError("not today")
 
         def observations(self) -> pl.DataFrame:
-            return read_observations(MemoryStore())
+            return read_observations(MemoryStore(), [])
 
     run = ActivationPass(
         subject, [Checkpoint("it", dictionary(0), LOW)], [Grumpy(), *families(FAMILIES)], calibration

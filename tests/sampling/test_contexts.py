@@ -122,19 +122,36 @@ def test_every_token_of_every_document_appears_once_with_its_documents_id(packin
     assert sum(chunk.dropped_token_count for chunk in chunks) == 0
 
 
-def test_packed_contexts_are_the_chunks_documents_joined_by_eos():
+def test_packed_contexts_are_bundles_of_documents_joined_by_eos():
     texts = random_texts(9, seed=3)
     options = ContextOptions(context_length=8, packing="packed")
-    chunks = chunks_of(texts, options, chunk_tokens=150, batch_tokens=10**6)
+    # A limit that only one bundle meets.
+    chunks = chunks_of(texts, options, chunk_tokens=1, batch_tokens=10**6)
     assert len(chunks) > 1
     by_id = {document_of(text).id: text for text in texts}
     for chunk in chunks:
         stream = ids_of(by_id[chunk.document_ids[0]])
         for document_id in chunk.document_ids[1:]:
+            assert len(stream) < 16 * 8
             stream += [EOS, *ids_of(by_id[document_id])]
+        assert len(stream) >= 16 * 8 or chunk is chunks[-1]
         rows = [tokens for _, tokens, *_ in rows_of([chunk])]
         assert all(tokens[0] == BOS for tokens in rows)
         assert list(itertools.chain.from_iterable(tokens[1:] for tokens in rows)) == stream
+
+
+@pytest.mark.parametrize("max_tokens", [None, 700])
+@pytest.mark.parametrize("packing", ["document", "packed"])
+def test_the_size_of_chunks_changes_no_context(packing, max_tokens):
+    texts = random_texts(40, seed=7)
+    options = ContextOptions(context_length=8, packing=packing)
+    found, numbers = [], []
+    for chunk_tokens in (128, 400, 4000):
+        chunks = chunks_of(texts, options, chunk_tokens=chunk_tokens, max_tokens=max_tokens)
+        found.append(sorted((tokens, list(map(str, owners))) for _, tokens, owners, *_ in rows_of(chunks)))
+        numbers.append(len(chunks))
+    assert found[0] == found[1] == found[2]
+    assert len(set(numbers)) == 3
 
 
 def test_a_document_lies_wholly_inside_one_chunk_and_all_are_there_in_order():
@@ -148,16 +165,29 @@ def test_a_document_lies_wholly_inside_one_chunk_and_all_are_there_in_order():
 
 
 def test_chunks_are_as_full_as_their_limit_allows():
-    for packing in ("document", "packed"):
-        options = ContextOptions(context_length=8, packing=packing)
-        texts = random_texts(40, seed=5)
-        chunks = chunks_of(texts, options, chunk_tokens=150)
-        for chunk in chunks:
-            assert chunk.token_count == sum(int(batch.attention_mask.sum()) for batch in chunk.batches)
-            assert chunk.token_count <= 150 or len(chunk.document_ids) == 1
-        for one, following in itertools.pairwise(chunks):
-            first = len(ids_of(texts[int(document_number(following, texts))]))
-            assert one.token_count + first + first // 7 + 3 > 150
+    options = ContextOptions(context_length=8)
+    texts = random_texts(40, seed=5)
+    chunks = chunks_of(texts, options, chunk_tokens=150)
+    for chunk in chunks:
+        assert chunk.token_count == sum(int(batch.attention_mask.sum()) for batch in chunk.batches)
+        assert chunk.token_count <= 150 or len(chunk.document_ids) == 1
+    for one, following in itertools.pairwise(chunks):
+        first = len(ids_of(texts[int(document_number(following, texts))]))
+        assert one.token_count + first + first // 7 + 3 > 150
+
+
+def test_chunks_of_packed_bundles_are_as_full_as_their_limit_allows():
+    options = ContextOptions(context_length=8, packing="packed")
+    texts = random_texts(60, seed=5)
+    bundles = [chunk.token_count for chunk in chunks_of(texts, options, chunk_tokens=1)]
+    limit = 2 * max(bundles) + 10
+    expected = [0]
+    for token_count in bundles:
+        if expected[-1] + token_count > limit:
+            expected.append(0)
+        expected[-1] += token_count
+    assert [chunk.token_count for chunk in chunks_of(texts, options, chunk_tokens=limit)] == expected
+    assert len(expected) > 1
 
 
 def document_number(chunk, texts):
@@ -399,6 +429,15 @@ def test_a_corpus_too_short_for_one_context_is_refused():
         chunks_of(["a"], ContextOptions(), split="evaluation", calibration_fraction=1.0)
     with pytest.raises(CorpusError, match="more tokens"):
         chunks_of(["the thing and the rain"], ContextOptions(context_length=8), max_tokens=3)
+
+
+def test_too_few_documents_for_two_splits_are_counted_with_a_remedy():
+    with pytest.raises(CorpusError) as caught:
+        chunks_of(["the rain " * 400], ContextOptions(), split="calibration", calibration_fraction=0.0)
+    for part in ("one document", "calibration split", "two splits are needed", "corpus.separator"):
+        assert part in str(caught.value)
+    with pytest.raises(CorpusError, match=r"3 documents, none of them in the evaluation split"):
+        chunks_of(["a b", "b c", "c d"], ContextOptions(), split="evaluation", calibration_fraction=1.0)
 
 
 def test_a_slow_tokenizer_is_refused():

@@ -10,7 +10,7 @@ import pytest
 
 from autointerp.errors import CorpusError
 from autointerp.sampling import corpus as corpus_module
-from autointerp.sampling.corpora import json_files, stdlib, text_files
+from autointerp.sampling.corpora import json_files, local_files, stdlib, text_files
 from autointerp.sampling.corpora.stdlib import StandardLibrary
 from autointerp.sampling.corpus import Corpus, document_of, open_corpus
 
@@ -169,6 +169,20 @@ def test_text_that_is_no_utf8_is_refused_with_the_place(folder):
     assert_refused(open_corpus("text", path=folder), "a.txt", "not UTF-8 (byte 2 is 0xfc)")
 
 
+def test_a_blank_line_as_separator_makes_paragraphs_documents_of_one_file_and_of_a_folder(tmp_path):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(f"{name} one\nline\n\n{name} two\n\n\n\n{name} three\n")
+    of_one = texts(open_corpus("text", path=tmp_path / "a.txt", separator="\n\n"))
+    assert of_one == ["a.txt one\nline", "a.txt two", "a.txt three\n"]
+    of_both = texts(open_corpus("text", path=tmp_path, separator="\n\n"))
+    assert len(of_both) == 6
+    assert set(of_one) < set(of_both)
+
+
+def test_an_empty_separator_is_refused(tmp_path):
+    assert_refused(lambda: open_corpus("text", path=tmp_path, separator=""), "separator is empty")
+
+
 def test_a_document_that_is_too_large_is_refused(folder, monkeypatch):
     monkeypatch.setattr(text_files, "LARGEST_DOCUMENT_BYTES", 3)
     (folder / "a.txt").write_text("four")
@@ -286,6 +300,26 @@ def test_a_parquet_file_damaged_inside_is_refused(tmp_path):
     assert_refused(open_corpus("parquet", path=path), "a.parquet", "Parquet")
 
 
+def test_a_parquet_file_that_makes_polars_panic_is_refused(tmp_path, monkeypatch):
+    pl.DataFrame({"text": ["x"]}).write_parquet(tmp_path / "a.parquet")
+
+    def panic(*_args, **_options):
+        raise pl.exceptions.PanicException("range end index out of range")
+
+    for owner, name in ((pl.LazyFrame, "collect"), (pl, "read_parquet_schema")):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, panic)
+            assert_refused(open_corpus("parquet", path=tmp_path), "a.parquet", "range end")
+
+
+def test_a_row_that_is_too_large_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(local_files, "LARGEST_DOCUMENT_BYTES", 5)
+    pl.DataFrame({"text": ["fives", "éée", "ééé"]}).write_parquet(tmp_path / "a.parquet")
+    assert_refused(open_corpus("parquet", path=tmp_path), "a.parquet:2", "larger than", "split it up")
+    fake_datasets(monkeypatch, lambda *_args, **_options: [{"text": "fives"}, {"text": "sixsix"}])
+    assert_refused(open_corpus("datasets", path="a/b"), "a/b:train:1", "larger than")
+
+
 # ---- datasets ---------------------------------------------------------------------------------------
 
 
@@ -313,6 +347,17 @@ def test_a_data_set_is_streamed_with_the_configuration_asked_for(monkeypatch):
     assert texts(corpus) == ["one", "two"]
     assert asked == [("a/b", "en", {"split": "validation", "revision": "v1", "streaming": True})]
     assert corpus.describe()["name"] == "a/b:en:validation"
+
+
+@pytest.mark.parametrize("is_relative", [True, False])
+def test_a_data_set_on_this_machine_is_called_by_the_last_part_of_its_path(
+    tmp_path, monkeypatch, is_relative
+):
+    folder = tmp_path / "somebody" / "stories"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    path = Path("somebody/stories") if is_relative else folder
+    assert open_corpus("datasets", path=path).describe()["name"] == "stories:train"
 
 
 def test_faults_of_a_data_set_are_named(monkeypatch):

@@ -8,7 +8,13 @@ import torch
 from autointerp.errors import SubjectError
 from autointerp.sampling.contexts import ContextOptions, CorpusChunk, corpus_chunks
 from autointerp.sampling.corpus import Document
-from autointerp.sampling.readings import PredictionTable, SiteMeans, SiteReading, TokenTable
+from autointerp.sampling.readings import (
+    PredictionTable,
+    SiteMeans,
+    SiteReading,
+    TokenTable,
+    has_direction,
+)
 from autointerp.testing.tiny_subject import tiny_tokenizer
 
 
@@ -60,6 +66,25 @@ def test_shared_quantities_of_a_site_are_their_formulas() -> None:
     torch.testing.assert_close(reading.centred_squared_norm, (centred**2).sum(1))
     torch.testing.assert_close(reading.raw_baseline, ((x - means.raw) ** 2).sum(1))
     torch.testing.assert_close(reading.unit_baseline, ((unit - means.unit) ** 2).sum(1))
+
+
+@pytest.mark.parametrize("width", [2, 33, 768, 2304, 8191])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_equal_components_have_no_direction_however_their_mean_is_rounded(
+    width: int, dtype: torch.dtype
+) -> None:
+    equal = torch.tensor([0.1, -1e-3, 1 / 3, 7e4, 0.0, 1e-20]).unsqueeze(1).expand(-1, width).to(dtype)
+    assert not bool(has_direction(equal).any())
+    other = equal.clone()
+    other[:, 0] = other[:, 0] * 1.01 + 1e-19
+    assert bool(has_direction(other)[:4].all())
+
+
+def test_a_token_without_direction_has_no_baseline_in_the_papers_space() -> None:
+    x = torch.full((1, 33), 0.1)
+    reading = SiteReading("site", x, SiteMeans(torch.zeros(33), torch.full((33,), 0.1)))
+    assert float(reading.centred_squared_norm[0]) > 0  # rounding only
+    assert reading.unit_baseline.tolist() == [0.0]
 
 
 def test_activations_that_are_not_finite_are_refused_with_place_and_remedy() -> None:

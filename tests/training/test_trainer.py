@@ -16,6 +16,7 @@ from torch import Tensor
 
 from autointerp.checkpoints.load import load_checkpoint
 from autointerp.errors import BadInputError, CorpusError
+from autointerp.training import trainer
 from autointerp.training.activations import ActivationSource, StreamPosition
 from autointerp.training.export import write_record, write_trained
 from autointerp.training.initialisation import Parameters, random_unit_rows
@@ -162,11 +163,28 @@ def test_a_finished_run_does_not_train_again(tmp_path):
 
 def test_the_state_of_another_run_or_a_damaged_one_is_refused(tmp_path):
     run(tmp_path)
-    with pytest.raises(BadInputError, match="another subject, site or options"):
+    with pytest.raises(BadInputError, match="another subject, site, text or options"):
         run(tmp_path, [TOPK])
     (tmp_path / "training_state.pt").write_bytes(b"half a fi")
     with pytest.raises(BadInputError, match="cannot be read"):
         run(tmp_path)
+
+
+def test_the_state_of_a_run_on_another_text_is_refused(tmp_path):
+    run(tmp_path, settings=replace(SETTINGS, text_identity="a"))
+    run(tmp_path, settings=replace(SETTINGS, text_identity="a"))
+    with pytest.raises(BadInputError, match="another subject, site, text or options"):
+        run(tmp_path, settings=replace(SETTINGS, text_identity="b"))
+    with pytest.raises(BadInputError, match="another subject, site, text or options"):
+        run(tmp_path)
+
+
+def test_states_from_before_there_was_a_text_identity_stay_valid():
+    """The hash was taken with the code of that time; a new setting must not be part of it by default."""
+    settings = RunSettings(context_length=128, prepend_bos=True, workers=2)
+    options = TrainingOptions(48, k=2, batch_tokens=64, token_budget=768)
+    identity = trainer._identity(PlantedSubject(), SITE, [options], settings)
+    assert identity == "c87ef8c7c19a5f21eb7085056eb2483c1c85dc3e8b9974947bb45585a96b02a9"
 
 
 def test_decoder_rows_have_unit_norm_throughout(tmp_path):

@@ -1,12 +1,14 @@
 """`autointerp train` end to end on a tiny subject, and what it refuses before it begins."""
 
 import json
+import shutil
 
 import pytest
 
 from autointerp.checkpoints.load import read_checkpoint
 from autointerp.errors import BadInputError, CheckpointError
 from autointerp.testing.tiny_subject import write_tiny_subject
+from autointerp.training import command
 from autointerp.training.command import corpus_kind, normalization_for, train_checkpoint
 
 
@@ -19,10 +21,12 @@ def subject(tmp_path_factory):
 
 @pytest.fixture
 def text(tmp_path):
+    folder = tmp_path / "text"
+    folder.mkdir()
     for index in range(6):
         words = " ".join(f"word {index} {place} and {place * index % 7};" for place in range(800))
-        (tmp_path / f"{index}.txt").write_text(words, encoding="utf-8")
-    return tmp_path
+        (folder / f"{index}.txt").write_text(words, encoding="utf-8")
+    return folder
 
 
 def train(subject, text, out, **changes):
@@ -64,6 +68,78 @@ def test_a_checkpoint_and_its_record_are_written_and_the_state_is_gone(subject, 
 def test_a_format_that_cannot_hold_the_autoencoder_is_refused_before_training(subject, text, tmp_path):
     with pytest.raises(CheckpointError):
         train(subject, text / "nowhere", tmp_path / "sae", form="sparsify", architecture="relu")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+def killed_when_writing(subject, text, out, monkeypatch, **changes):
+    """Train, and die when the checkpoint is about to be written: the finished state stays."""
+
+    def killed(*given, **options):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_write", killed)
+        with pytest.raises(Killed):
+            train(subject, text, out, **changes)
+    assert (out.with_name(f"{out.name}.state") / "training_state.pt").is_file()
+
+
+def test_a_killed_run_does_not_go_on_with_another_text(subject, text, tmp_path, monkeypatch):
+    out = tmp_path / "sae"
+    killed_when_writing(subject, text, out, monkeypatch, token_count=2048)
+    other = tmp_path / "other"
+    shutil.copytree(text, other)
+    (other / "0.txt").write_text("one word more", encoding="utf-8")
+    for changes in ({"corpus": str(other)}, {"prepend_bos": False}, {"separator": ";"}):
+        with pytest.raises(BadInputError, match="another subject, site, text or options"):
+            train(subject, text, out, **{"token_count": 2048} | changes)
+    train(subject, text, out, token_count=2048)
+    assert out.exists()
+
+
+@pytest.mark.parametrize(("form", "architecture"), [("saelens", "topk"), ("openai", "topk")])
+def test_a_run_killed_while_writing_goes_on(subject, text, tmp_path, monkeypatch, form, architecture):
+    out = tmp_path / "out" / "sae"
+    changes = {"token_count": 2048, "form": form, "architecture": architecture}
+
+    def half_written(sae, path, *, format):
+        if path.parent != out.parent:
+            return  # the trial before training
+        path.mkdir()
+        (path / "cfg.json").write_text("{")
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "write_checkpoint", half_written)
+        with pytest.raises(Killed):
+            train(subject, text, out, **changes)
+    assert not out.exists()
+    train(subject, text, out, **changes)
+    assert read_checkpoint(out).format == form
+    assert sorted(path.name for path in out.parent.iterdir()) == ["sae", "sae.training.json"]
+
+
+def test_contexts_without_bos_are_recorded(subject, text, tmp_path):
+    train(subject, text, tmp_path / "out" / "sae", prepend_bos=False, token_count=2048)
+    assert read_checkpoint(tmp_path / "out" / "sae").sae.metadata.prepend_bos is False
+
+
+def test_field_and_separator_reach_the_text(tmp_path):
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n\nthree", encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text('{"body": "four"}\n', encoding="utf-8")
+    parts = command._opened_text(str(tmp_path / "a.txt"), "auto", text_field="text", separator="\n\n")
+    field = command._opened_text(str(tmp_path / "a.jsonl"), "auto", text_field="body", separator=None)
+    assert [document.text for document in parts.documents()] == ["one", "two", "three"]
+    assert [document.text for document in field.documents()] == ["four"]
+
+
+@pytest.mark.parametrize(("corpus", "separator"), [("stdlib", "x"), ("a.jsonl", "x"), ("a.txt", "")])
+def test_a_separator_that_separates_nothing_is_refused(corpus, separator):
+    with pytest.raises(BadInputError, match="separator"):
+        command._opened_text(corpus, "auto", text_field="text", separator=separator)
 
 
 @pytest.mark.parametrize(

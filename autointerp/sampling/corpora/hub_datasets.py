@@ -3,9 +3,11 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from autointerp.errors import CorpusError
+from autointerp.sampling.corpora.local_files import refuse_huge
 
 __all__ = ["HubDataset"]
 
@@ -24,14 +26,18 @@ class HubDataset:
 
     @property
     def name(self) -> str:
-        """Name on the hub, with configuration and split."""
-        return ":".join(part for part in (self.path, self.config, self.split) if part)
+        """Name on the hub (of local data: the last part of the path), with configuration and split."""
+        path = Path(self.path).expanduser()
+        is_local = path.is_absolute() or self.path.startswith((".", "~")) or path.exists()
+        name = path.resolve().name if is_local else self.path
+        return ":".join(part for part in (name, self.config, self.split) if part)
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Name (split and row) and text of every document; null counts as empty.
 
         Raises:
-            CorpusError: `datasets` is not installed, the data set cannot be loaded, or has no such field.
+            CorpusError: `datasets` is not installed, the data set cannot be loaded, has no such field, or
+                a text is larger than is held in memory.
         """
         try:
             for number, row in enumerate(self._rows()):
@@ -74,7 +80,7 @@ class HubDataset:
             raise CorpusError(
                 f"{type(text).__name__} where text is expected", where=where, remedy="set text_field"
             )
-        return text
+        return refuse_huge(text, where=where)
 
     def _unreadable(self, error: Exception) -> CorpusError:
         reason = str(error).strip().splitlines()

@@ -15,6 +15,7 @@ __all__ = [
     "hash_files",
     "list_files",
     "opened",
+    "refuse_huge",
     "shuffled",
 ]
 
@@ -89,6 +90,24 @@ def decoded(content: bytes, *, where: str) -> str:
             where=where,
             remedy="convert it to UTF-8",
         ) from error
+
+
+def refuse_huge(text: str, *, where: str) -> str:
+    """The text, if it is not larger than is held in memory with its tokens.
+
+    Raises:
+        CorpusError: it has more than `LARGEST_DOCUMENT_BYTES` in UTF-8.
+    """
+    # A character has at most four bytes, so that most texts need not be encoded to know.
+    if 4 * len(text) > LARGEST_DOCUMENT_BYTES:
+        size = len(text.encode(errors="surrogatepass"))
+        if size > LARGEST_DOCUMENT_BYTES:
+            raise CorpusError(
+                f"the text is larger than {LARGEST_DOCUMENT_BYTES >> 20} MiB",
+                where=where,
+                remedy="split it up",
+            )
+    return text
 
 
 def hash_files(files: Iterable[CorpusFile]) -> Iterator[bytes]:

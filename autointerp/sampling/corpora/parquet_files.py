@@ -7,11 +7,13 @@ from pathlib import Path
 import polars as pl
 
 from autointerp.errors import CorpusError
-from autointerp.sampling.corpora.local_files import CorpusFile, hash_files, list_files
+from autointerp.sampling.corpora.local_files import CorpusFile, hash_files, list_files, refuse_huge
 
 __all__ = ["ParquetFiles"]
 
 _ROWS_AT_A_TIME = 1024
+# Polars panics on some damaged pages; that exception is no `Exception`.
+_UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,14 @@ class ParquetFiles:
         """Name (file and row) and text of every document; null counts as empty.
 
         Raises:
-            CorpusError: a file is no Parquet, has no such column, or the column holds no text.
+            CorpusError: a file is no Parquet, has no such column, the column holds no text, or
+                a text is larger than is held in memory.
         """
         for file in list_files(self.path, [".parquet"]):
             row = 0
             for rows in self._slices(file):
                 for text in rows:
-                    yield f"{file.name}:{row}", text or ""
+                    yield f"{file.name}:{row}", refuse_huge(text or "", where=f"{file.path}:{row}")
                     row += 1
 
     def identity(self) -> Iterator[bytes]:
@@ -52,7 +55,7 @@ class ParquetFiles:
         while True:
             try:
                 rows = table.slice(start, _ROWS_AT_A_TIME).collect()[self.text_field]
-            except (pl.exceptions.PolarsError, OSError) as error:
+            except _UNREADABLE as error:
                 raise _unreadable(file, error) from error
             if not len(rows):
                 return
@@ -62,7 +65,7 @@ class ParquetFiles:
     def _check_column(self, file: CorpusFile) -> None:
         try:
             schema = pl.read_parquet_schema(file.path)
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except _UNREADABLE as error:
             raise _unreadable(file, error) from error
         if self.text_field not in schema:
             raise CorpusError(
@@ -78,7 +81,7 @@ class ParquetFiles:
             )
 
 
-def _unreadable(file: CorpusFile, error: Exception) -> CorpusError:
+def _unreadable(file: CorpusFile, error: BaseException) -> CorpusError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return CorpusError(
         f"is no readable Parquet file ({reason})", where=file.path, remedy="get an undamaged copy"

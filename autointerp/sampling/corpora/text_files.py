@@ -27,8 +27,8 @@ class TextFiles:
 
     path: Path
     separator: str | None = None
-    """What stands between two documents of one file, e.g. `<|endoftext|>` or two blank lines; None: a file
-    is one document."""
+    """What stands between two documents of one file, e.g. `<|endoftext|>` or, for paragraphs, a blank line
+    (two line feeds); None: a file is one document."""
 
     @property
     def name(self) -> str:

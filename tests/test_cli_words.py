@@ -1,0 +1,80 @@
+"""What the command line lets through to the terminal, and what it hands on."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from autointerp import cli, evaluation
+from autointerp.errors import SuiteError
+from autointerp.training import command
+
+ESCAPE = "a\x1b[31mb\x07\u202ec\udcff"
+SHOWN = "a\ufffd[31mb\ufffd\ufffdc\ufffd"
+
+
+def test_a_file_cannot_send_terminal_escapes(capsys):
+    cli._print_pairs({f"key {ESCAPE}": ESCAPE})
+    cli._say(ESCAPE)
+    assert capsys.readouterr().out.split("\n")[:-1] == [f" key {SHOWN}  {SHOWN} ", SHOWN]
+
+
+def test_a_name_in_the_table_cannot_send_terminal_escapes():
+    table = Table("name", box=None)
+    table.add_column(Text("loss\u00a0↓", style="bold"))
+    table.add_row(Text(ESCAPE), "[1.0, 2.0]")
+    console = Console(width=80, force_terminal=True, color_system="standard", record=True)
+    with console.capture() as drawn:
+        cli._print_table(console, table)
+    assert "a\ufffd[31mb\ufffdc\ufffd" in drawn.get()  # the bell is dropped by the table itself
+    assert "\x1b[1mloss\u00a0↓" in drawn.get(), "the table's own styles are kept"
+    assert "[1.0, 2.0]" in drawn.get()
+
+
+def test_an_error_cannot_send_terminal_escapes(monkeypatch, capsys):
+    def fails():
+        raise SuiteError(f"unknown key {ESCAPE}")
+
+    monkeypatch.setattr(cli, "app", fails)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert f"unknown key {SHOWN}" in capsys.readouterr().err
+
+
+def called_with(monkeypatch, *arguments):
+    """Run a verb; the keywords that the call behind it gets."""
+    seen = {}
+
+    def stands_in(*given, **keywords):
+        seen.update(keywords)
+        raise SuiteError("enough")
+
+    monkeypatch.setattr(evaluation, "evaluate", stands_in)
+    monkeypatch.setattr(command, "train_checkpoint", stands_in)
+    monkeypatch.setattr(sys, "argv", ["autointerp", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert seen
+    return SimpleNamespace(**seen)
+
+
+def test_only_the_demo_in_its_own_folder_replaces_the_run_of_another_version(monkeypatch, tmp_path):
+    (tmp_path / "suite.toml").write_text('name = "x"\n[subject]\nmodel = "demo"\n', encoding="utf-8")
+    assert called_with(monkeypatch, "demo").replace_other is True
+    assert called_with(monkeypatch, "demo", "--out", "reports/demo").replace_other is True
+    assert called_with(monkeypatch, "demo", "--out", tmp_path / "run").replace_other is False
+    assert called_with(monkeypatch, "evaluate", tmp_path / "suite.toml").replace_other is False
+
+
+def test_train_hands_on_how_the_text_is_read(monkeypatch):
+    needed = ("train", "--subject", "x", "--site", "y", "--out", Path("z"))
+    plain = called_with(monkeypatch, *needed)
+    assert (plain.text_field, plain.separator, plain.prepend_bos) == ("text", None, True)
+    chosen = called_with(monkeypatch, *needed, "--text-field", "body", "--separator", r"\n\n", "--no-bos")
+    assert (chosen.text_field, chosen.separator, chosen.prepend_bos) == ("body", "\n\n", False)
