@@ -198,11 +198,17 @@ def against_nulls(report: EvaluationReport, definitions: Sequence[MetricDefiniti
         if not behind:
             beaten.append(definition.title)
             continue
-        names = ", ".join(f"{checkpoint} (against {null})" for checkpoint, null in behind)
-        sentences.append(f"{definition.title}: not shown to be better than a null: {names}.")
+        sentences.append(f"{definition.title}: {_not_shown(behind, pairs)}.")
     if beaten:
         sentences.insert(0, f"Every checkpoint is better than every null in {', '.join(beaten)}.")
     return tuple(sentences)
+
+
+def _not_shown(behind: Sequence[tuple[str, str]], pairs: Sequence[tuple[str, str]]) -> str:
+    if len(behind) == len(pairs):
+        return "no checkpoint is shown to be better than a null"
+    names = ", ".join(f"{checkpoint} (against {null})" for checkpoint, null in behind)
+    return f"not shown to be better than a null: {names}"
 
 
 def _is_measured(report: EvaluationReport, definition: MetricDefinition, one: str, other: str) -> bool:

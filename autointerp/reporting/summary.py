@@ -93,7 +93,9 @@ def _level_words(report: EvaluationReport) -> str:
 
 def _findings(report: EvaluationReport, found: Sequence[Lead]) -> tuple[str, ...]:
     """One sentence a metric whose leaders were compared, and one for all others."""
-    definitions = {definition.name: definition for definition in report.definitions}
+    headlines = headline_definitions(report)
+    definitions = {definition.name: definition for definition in headlines}
+    found = [lead for lead in found if lead.metric in definitions]
     sentences = [
         statement(lead, definitions[lead.metric]) + _site_words(report, lead)
         for lead in found
@@ -104,7 +106,7 @@ def _findings(report: EvaluationReport, found: Sequence[Lead]) -> tuple[str, ...
         sentences.append(
             f"Nothing is said of {', '.join(open_titles)}: the best two were not compared there."
         )
-    return (*against_nulls(report, headline_definitions(report)), *sentences) or (
+    return (*against_nulls(report, headlines), *sentences) or (
         "There is nothing to compare.",
     )
 

@@ -147,9 +147,9 @@ def test_a_checkpoint_not_told_from_the_null_is_named(realistic):
 
 def test_a_checkpoint_significantly_worse_than_the_null_is_not_called_better(realistic, definition):
     upwards = dataclasses.replace(definition, better="higher")
-    (sentence,) = against_nulls(realistic, [upwards])
-    assert sentence.startswith("Normalised MSE: not shown to be better than a null: topk-2k-k16 (against")
-    assert sentence.count("(against random-8k-k32)") == 7
+    assert against_nulls(realistic, [upwards]) == (
+        "Normalised MSE: no checkpoint is shown to be better than a null.",
+    )
 
 
 def test_nulls_are_said_nothing_of_without_comparisons_nulls_or_a_direction(realistic, definition):
