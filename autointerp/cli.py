@@ -260,8 +260,22 @@ def _progress() -> Iterator[_Bars]:
 def _print_pairs(pairs: Mapping[str, object]) -> None:
     table = Table(show_header=False, box=None)
     for key, value in pairs.items():
-        table.add_row(Text(_printable(key), style="bold"), Text(_printable(str(value))))
+        table.add_row(Text(_printable(key), style="bold"), Text(_printable(_words(value)), overflow="fold"))
     Console().print(table)
+
+
+def _words(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(inner)}" for key, inner in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return " x ".join(map(str, value)) if _is_shape(value) else ", ".join(map(_words, value)) or "none"
+    if value is None:
+        return "not said"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _is_shape(value: list[object] | tuple[object, ...]) -> bool:
+    return bool(value) and all(isinstance(part, int) for part in value)
 
 
 def _print_table(console: Console, table: Table) -> None:

@@ -67,6 +67,7 @@ def _publishable(suite: Suite) -> dict[str, Any]:
 def _cost(work: Work, cost: PassCost) -> dict[str, Any]:
     return {
         "seconds": dict(work.clock.seconds),
+        "seconds_within_the_pass": {step: round(seconds, 3) for step, seconds in cost.seconds.items()},
         "evaluated_token_count": cost.token_count,
         "resumed_chunk_count": cost.resumed_chunk_count,
         "chunk_count": cost.chunk_count,

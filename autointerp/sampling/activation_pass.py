@@ -183,6 +183,8 @@ class ActivationPass:
                 rows = work.predictions
                 clean_sums.add(rows.document, rows.position, {CLEAN_LOSS: Terms(work.clean.cross_entropy)})
             self._feed(work, recorders)
+            # Its clean log-probabilities, the largest thing there is, go before the next batch's are made.
+            del work
         frames = [clean_sums.observations(SUBJECT), *(recorder.observations() for recorder in recorders)]
         return ChunkResult(
             pl.concat(frames),

@@ -1,0 +1,82 @@
+"""The embedded demo, on a part of its text: it runs as shipped, and says what the README says."""
+
+import json
+
+import pytest
+
+import autointerp
+from autointerp.bundled import bundled_path
+from autointerp.config import load_suite
+
+NAMES = (
+    "topk-1024-k8",
+    "topk-1024-k32",
+    "topk-4096-k8",
+    "topk-4096-k32",
+    "multi-topk-2048-k16",
+    "relu-1024",
+)
+NULL = "random dictionary 1"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The demo on a tenth of its tokens."""
+    suite = load_suite(
+        bundled_path("suites", "demo.toml"),
+        overrides=["corpus.evaluation_tokens=12000", "corpus.calibration_tokens=6000"],
+    )
+    out = tmp_path_factory.mktemp("demo") / "run"
+    autointerp.evaluate(suite, out=out)
+    return json.loads((out / "report.json").read_text(encoding="utf-8"))
+
+
+def result(run, checkpoint, metric):
+    [found] = [
+        entry
+        for entry in run["results"]
+        if (entry["checkpoint"], entry["metric"], entry["slice"]) == (checkpoint, metric, {})
+    ]
+    return found
+
+
+def test_it_loads_four_formats_and_one_null(run):
+    formats = {entry["name"]: entry["format"] for entry in run["checkpoints"]}
+    assert set(formats) == {*NAMES, NULL}
+    assert {formats[name] for name in NAMES} == {"openai", "saelens", "sparsify", "dictionary_learning"}
+
+
+def test_it_says_which_were_trained_on_raw_activations(run):
+    normalization = {entry["name"]: entry["normalization"] for entry in run["checkpoints"]}
+    assert [name for name in NAMES if normalization[name] == "none"] == ["multi-topk-2048-k16", "relu-1024"]
+
+
+def test_every_headline_number_is_measured(run):
+    assert [entry for entry in run["results"] if not entry["slice"] and entry["status"] != "measured"] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("metric", "better"),
+    [
+        ("reconstruction.normalized_mse", "lower"),
+        ("reconstruction.explained_variance", "higher"),
+        ("downstream.kl_nats", "lower"),
+        ("downstream.delta_ce_nats", "lower"),
+    ],
+)
+def test_trained_dictionaries_beat_the_null_with_intervals_that_do_not_touch(run, name, metric, better):
+    trained, null = result(run, name, metric), result(run, NULL, metric)
+    if better == "lower":
+        assert trained["ci_high"] < null["ci_low"]
+    else:
+        assert trained["ci_low"] > null["ci_high"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_few_latents_are_silent_even_on_so_little_text(run, name):
+    assert result(run, name, "reconstruction.dead_fraction")["value"] < 0.25
+
+
+def test_no_path_of_a_machine_is_in_the_report(run):
+    assert all(entry["path"].startswith("demo:") for entry in run["checkpoints"] if entry["role"] != "null")
