@@ -106,9 +106,7 @@ def _findings(report: EvaluationReport, found: Sequence[Lead]) -> tuple[str, ...
         sentences.append(
             f"Nothing is said of {', '.join(open_titles)}: the best two were not compared there."
         )
-    return (*against_nulls(report, headlines), *sentences) or (
-        "There is nothing to compare.",
-    )
+    return (*against_nulls(report, headlines), *sentences) or ("There is nothing to compare.",)
 
 
 def _site_words(report: EvaluationReport, lead: Lead) -> str:
