@@ -12,7 +12,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -147,7 +147,7 @@ class RunStore:
             return True
         if not replace_other and _has_computed(self.path):
             raise RunStoreError(
-                f"the folder holds another run: {'; '.join(differences)}",
+                f"the folder holds another run: {_first_of(differences)}",
                 where=self.path,
                 remedy="name another folder with --out, delete this one, or give the same settings to resume",
             )
@@ -353,7 +353,12 @@ def _read_identity(path: Path) -> Any:
         ) from error
 
 
-def _differences(found: Any, wanted: Any, name: str = "") -> Iterator[str] | list[str]:
+def _first_of(differences: Sequence[str], *, shown: int = 4) -> str:
+    more = f"; and {len(differences) - shown} more" if len(differences) > shown else ""
+    return "; ".join(differences[:shown]) + more
+
+
+def _differences(found: Any, wanted: Any, name: str = "") -> list[str]:
     """One line for each field in which two identities differ."""
     if isinstance(found, Mapping) and isinstance(wanted, Mapping):
         return [
@@ -371,7 +376,7 @@ def _differences(found: Any, wanted: Any, name: str = "") -> Iterator[str] | lis
 
 def _shortened(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _json_bytes(value: Any) -> bytes:
