@@ -142,7 +142,12 @@ class RunStore:
         """Whether this run was begun here; another one is removed where that is allowed, else an error."""
         if not (self.path / "identity.json").exists():
             return False
-        differences = _differences(_read_identity(self.path), self.identity)
+        try:
+            differences = _differences(_read_identity(self.path), self.identity)
+        except RunStoreError:
+            if not replace_other:
+                raise
+            differences = ["identity.json is damaged"]
         if not differences:
             return True
         if not replace_other and _has_computed(self.path):

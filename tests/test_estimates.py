@@ -717,3 +717,18 @@ def test_no_number_raises_a_warning():
         for functional in FUNCTIONALS:
             frame, what = example_of(functional, np.random.default_rng(33))
             estimate(frame, what, resamples=50)
+
+
+def test_a_level_that_so_few_documents_cannot_show_is_undefined() -> None:
+    rows = observation_frame(
+        checkpoint="c",
+        metric="m",
+        unit=[f"d{n}" for n in range(6)],
+        cluster=[f"d{n}" for n in range(6)],
+        numerator=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+    )
+    plain = MetricDefinition("m", "M", "", "nats", "lower", "ratio", "document")
+    assert isinstance(estimate(rows, plain, level=0.95), Measured)
+    refused = estimate(rows, plain, level=0.99)
+    assert isinstance(refused, Undefined)
+    assert "99 %" in refused.reason

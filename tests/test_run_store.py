@@ -490,3 +490,13 @@ def test_a_writer_killed_at_any_time_leaves_only_whole_files(tmp_path):
             if (tmp_path / "report.html").exists():
                 assert (tmp_path / "report.html").read_text().endswith("</html>")
     assert written > 0
+
+
+def test_a_damaged_identity_is_no_obstacle_where_the_run_may_be_replaced(tmp_path):
+    path = tmp_path / "run"
+    RunStore.open(path, suite_toml="", identity={"a": 1}).close()
+    (path / "identity.json").write_text("")
+    with pytest.raises(RunStoreError, match="damaged"):
+        RunStore.open(path, suite_toml="", identity={"a": 1})
+    RunStore.open(path, suite_toml="", identity={"a": 1}, replace_other=True).close()
+    RunStore.open(path, suite_toml="", identity={"a": 1}).close()

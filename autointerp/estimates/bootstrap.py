@@ -194,6 +194,8 @@ def bootstrap_interval(replicates: Replicates, *, level: float) -> Interval | No
     low, high = np.quantile(values, tails)
     if replicates.cluster_count < _FEW:
         over = f"{over}, tails widened for so few clusters"
+    if min(tails[0], 1 - tails[1]) * len(values) < 1:
+        over = f"{over}, a tail lies beyond them: more are needed"
     return Interval(float(low), float(high), f"{name} {over}")
 
 

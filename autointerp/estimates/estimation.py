@@ -173,6 +173,10 @@ def _too_few(document_count: int) -> Undefined | None:
 
 def lack_of_values(statistic: ClusterStatistic, replicates: Replicates, *, level: float) -> Undefined | None:
     """Why there is no number where too many resamples have none, the share allowed being the statistic's."""
+    # D clusters, each with either sign, show nothing rarer than 2^(1-D): a tail beyond that is no finding.
+    if 2.0 ** (1 - replicates.cluster_count) > 2 * (1 - level):
+        count = replicates.cluster_count
+        return Undefined(f"only {count} documents: no interval of {100 * level:g} % can be trusted")
     without = np.count_nonzero(~np.isfinite(replicates.resampled))
     if statistic.unclear_reason and without > (1 - level) / 2 * len(replicates.resampled):
         return Undefined(f"{statistic.unclear_reason} in {without} of {len(replicates.resampled)} resamples")

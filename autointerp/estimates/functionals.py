@@ -245,9 +245,14 @@ def compute_equivalent_fraction(series: Series, parameters: Mapping[str, Any]) -
         return Undefined("the subject's own compute lies outside the compute curve's range")
     return replace(
         ratio(series, parameters),
-        note="with the compute curve's residuals resampled",
+        note=f"with the compute curve's residuals resampled{_bound_note(curve)}",
         transform=CurveTransform(curve, draws, full_flops),
     )
+
+
+def _bound_note(curve: ComputeCurve) -> str:
+    """A family far from its limit does not show an irreducible loss: then e is at its bound."""
+    return "; e of the curve is at its bound 0, a pure power law" if curve.irreducible_nats < 1e-6 else ""
 
 
 @lru_cache(maxsize=8)  # a pure function, asked for the same points by every checkpoint

@@ -84,14 +84,18 @@ def evaluate(
 
 
 def _finished_report(store: RunStore) -> EvaluationReport | None:
-    """The report of a run that was completed here; None, and the mark taken off, where it is damaged."""
+    """The report of a run that was completed here; None, and the mark taken off, where it is to go on.
+
+    That is where a file is damaged, and where metrics failed: the cause may have been the machine's (out of
+    memory, say), and only the chunks that failed are measured again.
+    """
     if not store.is_finished:
         return None
     try:
         report = read_report(store.path / "report.json")
     except BadInputError:
         report = None
-    if report is None or not (store.path / "report.html").is_file():
+    if report is None or report.failures or not (store.path / "report.html").is_file():
         store.reopen()
         return None
     return report

@@ -189,8 +189,7 @@ def _random_dictionaries(
     k, note = _k(like.sae), f"shape and k of {like.name}"
     count = work.suite.nulls.random_dictionaries
     if not k and count:
-        active = mean_active_count(work.subject, like, work.chunks("calibration", _L0_TOKENS))
-        k = min(max(1, round(active)), like.sae.latent_count)
+        k = _borrowed_k(work, like)
         note = f"shape of {like.name}, k = its mean L0 on calibration text, rounded"
     made = []
     for index in range(count_before, count_before + count):
@@ -199,6 +198,17 @@ def _random_dictionaries(
         sae = replace(sae, metadata=replace(sae.metadata, notes=(*sae.metadata.notes, note)))
         made.append(Checkpoint(f"random dictionary {index + 1}", sae, like.site))
     return made
+
+
+def _borrowed_k(work: Work, like: Checkpoint) -> int:
+    """The mean L0 of a dictionary without k, rounded; kept, so that a resumed run has the very same null."""
+    key = f"nulls/k/{like.site}"
+    if not work.store.has(key):
+        token_count = min(_L0_TOKENS, work.suite.corpus.calibration_tokens)
+        active = mean_active_count(work.subject, like, work.chunks("calibration", token_count))
+        k = min(max(1, round(active)), like.sae.latent_count)
+        work.store.write(key, pl.DataFrame({"k": [k]}))
+    return int(work.store.read(key)["k"].item())
 
 
 _L0_TOKENS = 8192

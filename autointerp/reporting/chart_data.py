@@ -51,12 +51,16 @@ def charts_of(report: EvaluationReport, observations: pl.DataFrame | None) -> tu
     return tuple(chart for chart in found if chart is not None)
 
 
-def series_of(checkpoint: CheckpointSummary) -> str:
-    """What shares a colour: architecture without its numbers, and width."""
+def series_of(checkpoint: CheckpointSummary, *, with_site: bool = False) -> str:
+    """What shares a colour and is joined by lines: architecture without its numbers, width, and the site.
+
+    The site is named only where there are several.
+    """
+    site = f" · {checkpoint.site}" if with_site else ""
     if checkpoint.role == "null":
-        return "null"
+        return f"null{site}"
     family = checkpoint.architecture.partition("(")[0]
-    return f"{family} · {numbers.count(checkpoint.latent_count)} latents"
+    return f"{family} · {numbers.count(checkpoint.latent_count)} latents{site}"
 
 
 def _definition(report: EvaluationReport, name: str) -> MetricDefinition | None:
@@ -69,16 +73,20 @@ def _trade_off(report: EvaluationReport, metric: str, name: str, title: str) -> 
     shown = [c for c in report.checkpoints if (c.name, L0) in values and (c.name, metric) in values]
     if sparsity is None or quality is None or not shown:
         return None
+    several = len({checkpoint.site for checkpoint in shown}) > 1
     return ScatterChart(
         name=name,
         title=title,
         caption=(
             "One mark a checkpoint, with the intervals of both numbers. Lines join checkpoints of one "
-            f"architecture and width. {_BETTER_CORNER[quality.better]}"
+            f"architecture and width{' on one site' if several else ''}. {_BETTER_CORNER[quality.better]}"
         ),
         x=_axis(sparsity, [values[c.name, L0] for c in shown]),
         y=_axis(quality, [values[c.name, metric] for c in shown]),
-        points=tuple(_point(c, values[c.name, L0], values[c.name, metric]) for c in shown),
+        points=tuple(
+            _point(c, values[c.name, L0], values[c.name, metric], series=series_of(c, with_site=several))
+            for c in shown
+        ),
     )
 
 
@@ -90,10 +98,10 @@ def _axis(definition: MetricDefinition, estimates: Sequence[Estimate]) -> Axis:
     return Axis(f"{definition.title}{unit}", scale, definition.better)
 
 
-def _point(checkpoint: CheckpointSummary, x: Estimate, y: Estimate) -> ChartPoint:
+def _point(checkpoint: CheckpointSummary, x: Estimate, y: Estimate, *, series: str) -> ChartPoint:
     return ChartPoint(
         label=checkpoint.name,
-        series=series_of(checkpoint),
+        series=series,
         x=x.value,
         x_low=x.low,
         x_high=x.high,

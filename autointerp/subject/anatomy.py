@@ -17,10 +17,12 @@ from autointerp.subject.hooks import on_input, on_output
 
 __all__ = ["BlockAnatomy", "BlockTrace", "dissect", "watch"]
 
-_TOLERANCE = 1e-2
-"""Largest fraction of a difference's sum of squares that a branch may leave unexplained.
+_TOLERANCES = (1e-6, 1e-4, 1e-2)
+"""Largest fraction of a difference's sum of squares that a branch may leave unexplained; the strictest first.
 
-Rounding leaves about 1e-5 of it in bfloat16, an unrelated tensor leaves nearly all of it.
+Rounding leaves about 1e-5 of it in bfloat16, an unrelated tensor nearly all of it. But where one branch
+writes far more than the other, a wrong place leaves little unexplained as well: so the loose bounds are
+asked only when nothing fits exactly.
 """
 
 
@@ -97,6 +99,14 @@ def dissect(trace: BlockTrace) -> BlockAnatomy:
     MLP's (each up to one constant factor, which a few families have). Side by side: no such t, but two
     outputs add up to after - before.
     """
+    for tolerance in _TOLERANCES:
+        found = _dissect(trace, tolerance)
+        if found.attention is not None:
+            return found
+    return BlockAnatomy(None, None, None)
+
+
+def _dissect(trace: BlockTrace, tolerance: float) -> BlockAnatomy:
     if trace.before is None or trace.after is None:
         return BlockAnatomy(None, None, None)
     shape = trace.before.shape
@@ -104,15 +114,15 @@ def dissect(trace: BlockTrace) -> BlockAnatomy:
     for event in trace.inputs:
         if event.value.shape != shape or torch.equal(event.value, trace.before):
             continue
-        attention = _shallowest_explaining(event.value - trace.before, outputs)
-        mlp = _shallowest_explaining(trace.after - event.value, outputs)
+        attention = _shallowest_explaining(event.value - trace.before, outputs, tolerance)
+        mlp = _shallowest_explaining(trace.after - event.value, outputs, tolerance)
         if attention is not None and mlp is not None and attention is not mlp:
             return BlockAnatomy(attention, mlp, event.module)
-    return _parallel(trace.after - trace.before, outputs)
+    return _parallel(trace.after - trace.before, outputs, tolerance)
 
 
-def _parallel(added: Tensor, outputs: Sequence[_Event]) -> BlockAnatomy:
-    if _shallowest_explaining(added, outputs) is not None:  # one branch alone, as in Mamba
+def _parallel(added: Tensor, outputs: Sequence[_Event], tolerance: float) -> BlockAnatomy:
+    if _shallowest_explaining(added, outputs, tolerance) is not None:  # one branch alone, as in Mamba
         return BlockAnatomy(None, None, None)
     distinct: list[_Event] = []
     for event in sorted(outputs, key=lambda event: event.depth):
@@ -120,13 +130,15 @@ def _parallel(added: Tensor, outputs: Sequence[_Event]) -> BlockAnatomy:
             distinct.append(event)
     order = {id(event): index for index, event in enumerate(outputs)}
     for pair in combinations(sorted(distinct, key=lambda event: order[id(event)]), 2):
-        if _unexplained(added, [event.value for event in pair]) < _TOLERANCE:
+        if _unexplained(added, [event.value for event in pair]) < tolerance:
             return BlockAnatomy(pair[0].module, pair[1].module, None)
     return BlockAnatomy(None, None, None)
 
 
-def _shallowest_explaining(difference: Tensor, outputs: Sequence[_Event]) -> nn.Module | None:
-    fitting = [event for event in outputs if _unexplained(difference, [event.value]) < _TOLERANCE]
+def _shallowest_explaining(
+    difference: Tensor, outputs: Sequence[_Event], tolerance: float
+) -> nn.Module | None:
+    fitting = [event for event in outputs if _unexplained(difference, [event.value]) < tolerance]
     return min(fitting, key=lambda event: event.depth).module if fitting else None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from autointerp.atomic_files import reported
 from autointerp.checkpoints.activation_functions import ReLU, TopK
 from autointerp.checkpoints.load import write_checkpoint
 from autointerp.checkpoints.sparse_autoencoder import InputNormalization, SparseAutoencoder
@@ -66,11 +67,14 @@ def train_checkpoint(  # noqa: PLR0913 - one argument per flag of the verb
         CheckpointError: the format cannot hold this kind of autoencoder (said before training).
         SubjectError: the subject cannot be loaded or has no such site.
         CorpusError: there is no text, or too little.
+        RunStoreError: nothing can be written there.
     """
     if out.exists():
         raise BadInputError(
             "something is there already", where=out, remedy="choose another --out or delete it"
         )
+    with reported(out):  # now, and not after an hour of training
+        out.parent.mkdir(parents=True, exist_ok=True)
     is_relu = architecture == "relu"
     options = TrainingOptions(
         latent_count,
@@ -191,12 +195,12 @@ def _refuse_unfit_format(options: TrainingOptions, form: str) -> None:
 
 def _write(trained: TrainedAutoencoder, out: Path, form: str) -> None:
     """The record, then the checkpoint in one move: what lies at `out` is whole, however this is stopped."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(f".{out.name}.unfinished")
-    _remove(unfinished)
-    write_checkpoint(trained.sae, unfinished, format=form)
-    write_record(trained, out.with_name(f"{out.name}.training.json"))
-    unfinished.rename(out)
+    with reported(out):
+        _remove(unfinished)
+        write_checkpoint(trained.sae, unfinished, format=form)
+        write_record(trained, out.with_name(f"{out.name}.training.json"))
+        unfinished.rename(out)
 
 
 def _remove(path: Path) -> None:

@@ -78,7 +78,7 @@ class TrainingOptions:
 
     @property
     def name(self) -> str:
-        """`topk-1024-k8`, `multi_topk-2048-k16`, `relu-1024-l1_0.02`; must be distinct within a run."""
+        """`topk-1024-k8`, `multi_topk-2048-k16`, `relu-1024-l1_0.13`; must be distinct within a run."""
         setting = f"l1_{self.l1_coefficient:g}" if self.k is None else f"k{self.k}"
         return f"{self.architecture}-{self.latent_count}-{setting}"
 
@@ -155,7 +155,7 @@ def _check_architecture(options: TrainingOptions) -> None:
         if options.k is not None:
             _refuse("k has no meaning for relu", "leave it out; l1_coefficient sets the sparsity")
         if options.l1_coefficient <= 0:
-            _refuse("relu without an L1 term is not sparse", "set l1_coefficient above 0, e.g. 0.02")
+            _refuse("relu without an L1 term is not sparse", "set l1_coefficient (--l1) above 0, e.g. 0.13")
     elif options.k is None or not 1 <= options.k <= options.latent_count:
         _refuse(f"k must lie between 1 and the {options.latent_count} latents, got {options.k}")
     elif options.l1_coefficient:
@@ -172,7 +172,7 @@ def _check_numbers(options: TrainingOptions) -> None:
     if options.token_budget < options.batch_tokens:
         _refuse(
             f"the budget of {options.token_budget} tokens is less than one batch of {options.batch_tokens}",
-            "raise token_budget or lower batch_tokens",
+            "raise token_budget (--tokens) or lower batch_tokens",
         )
     if options.peak_learning_rate <= 0 or not 0 <= (options.ema_decay or 0) < 1:
         _refuse("learning_rate must be above 0 and ema_decay in [0, 1)")

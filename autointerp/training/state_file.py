@@ -8,20 +8,26 @@ from typing import Any
 
 import torch
 
+from autointerp.atomic_files import reported
 from autointerp.errors import BadInputError
 
 __all__ = ["load_state", "save_state"]
 
 
 def save_state(path: Path, identity: str, contents: dict[str, Any]) -> None:
-    """Replace the state in one move; a kill at any moment leaves the old or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace the state in one move; a kill at any moment leaves the old or the new one.
+
+    Raises:
+        RunStoreError: the folder cannot be written, or the disk is full.
+    """
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        torch.save({"identity": identity, **contents}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with reported(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            torch.save({"identity": identity, **contents}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
 
 
 def load_state(path: Path, identity: str) -> dict[str, Any] | None:

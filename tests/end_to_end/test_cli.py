@@ -164,3 +164,13 @@ def test_train_makes_a_checkpoint_that_evaluate_takes(suite, tmp_path, monkeypat
     )
     assert code == 0, err
     assert "trained" in out
+
+
+def test_train_says_at_once_that_it_cannot_write(suite, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("in the way")
+    arguments = ["--subject", suite.parent / "subject", "--site", "blocks.1.hook_resid_post"]
+    arguments += ["--corpus", suite.parent / "text.jsonl", "--out", tmp_path / "file" / "sae"]
+    code, _, err = run("train", *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert "sae" in err

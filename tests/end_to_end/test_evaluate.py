@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import autointerp
+from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
 from autointerp.config import load_suite
 from autointerp.errors import (
     CheckpointError,
@@ -287,3 +288,21 @@ def test_the_demo_begins_anew_where_another_run_lies(finished, tiny_suite, tmp_p
     other = load_suite(tiny_suite, overrides=["seed=3"])
     report = autointerp.evaluate(other, out=run, replace_other=True)
     assert report.provenance["seed"] == 3
+
+
+def test_a_run_with_failures_measures_what_failed_again(finished, tiny_suite, tmp_path, monkeypatch):
+    _, report = finished
+    reconstruct = SparseAutoencoder.reconstruct_sparse
+
+    def out_of_memory(self, x):
+        if self.latent_count == 48:
+            raise RuntimeError("out of memory")
+        return reconstruct(self, x)
+
+    monkeypatch.setattr(SparseAutoencoder, "reconstruct_sparse", out_of_memory)
+    first = autointerp.evaluate(load_suite(tiny_suite), out=tmp_path / "run")
+    assert {failure.checkpoint for failure in first.failures} == {"relu"}
+    monkeypatch.undo()
+    second = autointerp.evaluate(load_suite(tiny_suite), out=tmp_path / "run")
+    assert not second.failures
+    assert second.results == report.results
