@@ -187,9 +187,12 @@ def loaded_subject(section: SubjectSection) -> SubjectModel:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     name = str(demo_subject()) if section.model == "demo" else section.model
-    return SubjectModel.load(
+    subject = SubjectModel.load(
         name, revision=section.revision, dtype=getattr(torch, section.dtype), device=device
     )
+    if section.model == "demo":
+        subject.name = "demo"  # its folder's name says nothing
+    return subject
 
 
 def identity_of(
