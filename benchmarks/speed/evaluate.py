@@ -45,10 +45,18 @@ TOLERANCE = 1e-4
 # ---- the two sides ------------------------------------------------------------------------------------
 
 
-def one_pass(workload: Workload, checkpoints: Sequence[Checkpoint]) -> tuple[list[Numbers], PassCost]:
+def one_pass(
+    workload: Workload, checkpoints: Sequence[Checkpoint], *, ablations: bool = True
+) -> tuple[list[Numbers], PassCost]:
     """Ours, as `autointerp evaluate` runs it: chunk by chunk into a run directory, then the totals."""
+    families = list(FAMILIES.values())
+    known = [name for family in families for name in family.metrics]
     activation_pass = ActivationPass(
-        workload.subject, checkpoints, list(FAMILIES.values()), workload.calibration
+        workload.subject,
+        checkpoints,
+        families,
+        workload.calibration,
+        metrics=[name for name in known if ablations or "fraction_recovered" not in name],
     )
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -75,6 +83,8 @@ def _numbers(observations: pl.DataFrame, firing: pl.DataFrame, checkpoint: str, 
     found["reconstruction.explained_variance"] = 1 - found["reconstruction.explained_variance"]
     count = sums[CLEAN_LOSS][1]
     for name in ("zero", "mean"):
+        if f"downstream.fraction_recovered_{name}" not in sums:
+            continue
         rise = sums.pop(f"downstream.fraction_recovered_{name}")[1]
         found[f"{name}_ce_nats"] = found[CLEAN_LOSS] + rise / count
     fired = torch.zeros(latent_count, dtype=torch.long)
@@ -83,7 +93,9 @@ def _numbers(observations: pl.DataFrame, firing: pl.DataFrame, checkpoint: str, 
     return found | {"fired": fired}
 
 
-def loop_of_passes(workload: Workload, checkpoints: Sequence[Checkpoint]) -> list[Numbers]:
+def loop_of_passes(
+    workload: Workload, checkpoints: Sequence[Checkpoint], *, ablations: bool = True
+) -> list[Numbers]:
     """The plain loop, once for each checkpoint."""
     model = workload.subject.model
     mean = mean_vector(workload)
@@ -96,6 +108,7 @@ def loop_of_passes(workload: Workload, checkpoints: Sequence[Checkpoint]) -> lis
             (batch.tokens.to(workload.device) for chunk in workload.chunks() for batch in chunk.batches),
             mean,
             unit_mean,
+            ablations=ablations,
         )
         for checkpoint in checkpoints
     ]
@@ -147,7 +160,7 @@ def timed(work: Callable[[], Any], device: str) -> tuple[Spent, Any]:
     return Spent(time.perf_counter() - wall, time.process_time() - processor), result
 
 
-def compared(workload: Workload, count: int, repeats: int) -> dict[str, Any]:
+def compared(workload: Workload, count: int, repeats: int, *, ablations: bool = True) -> dict[str, Any]:
     """Both sides in turn, `repeats` times, after a few tokens through each that are thrown away."""
     checkpoints = workload.checkpoints(count)
     few = workload.shortened(CONTEXT_LENGTH * CONTEXTS_PER_DOCUMENT)
@@ -156,8 +169,12 @@ def compared(workload: Workload, count: int, repeats: int) -> dict[str, Any]:
     spent: dict[str, list[Spent]] = {"one_pass": [], "plain_loop": []}
     gaps: dict[str, float] = {}
     for repeat in range(repeats):
-        ours_spent, (ours, cost) = timed(lambda: one_pass(workload, checkpoints), workload.device)
-        plain_spent, plain = timed(lambda: loop_of_passes(workload, checkpoints), workload.device)
+        ours_spent, (ours, cost) = timed(
+            lambda: one_pass(workload, checkpoints, ablations=ablations), workload.device
+        )
+        plain_spent, plain = timed(
+            lambda: loop_of_passes(workload, checkpoints, ablations=ablations), workload.device
+        )
         if repeat == 0:
             gaps = differences(ours, plain)
             refuse_disagreement(gaps)
@@ -283,6 +300,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--chunk-tokens", type=int, help="tokens of a chunk (default 4096)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--no-ablations", action="store_true", help="neither side ablates: two passes a checkpoint, not four"
+    )
     parser.add_argument("--no-memory", action="store_true", help="leave out the runs that measure memory")
     parser.add_argument("--quick", action="store_true", help="small, to see that it works")
     parser.add_argument("--out", type=Path, help="write everything as JSON")
@@ -314,7 +334,10 @@ def main() -> None:
     facts = described(workload, arguments.repeats)
     # First, while this process holds nothing and the children have the machine to themselves.
     memory = None if arguments.no_memory else peaks(arguments)
-    rows = [compared(workload, count, arguments.repeats) for count in arguments.checkpoints]
+    rows = [
+        compared(workload, count, arguments.repeats, ablations=not arguments.no_ablations)
+        for count in arguments.checkpoints
+    ]
     print(headline(facts), table(rows), sep="\n\n")
     for row in rows:
         gap = max(row["largest_differences"].values())

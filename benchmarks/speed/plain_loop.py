@@ -77,8 +77,13 @@ def plain_loop(
     batches: Iterable[Tensor],
     mean: Tensor,
     unit_mean: Tensor,
+    *,
+    ablations: bool = True,
 ) -> Numbers:
-    """All numbers of one checkpoint over batches [context position]; position 0 holds no text."""
+    """All numbers of one checkpoint over batches [context position]; position 0 holds no text.
+
+    Four passes a batch; two without `ablations`.
+    """
     sums: dict[str, Tensor] = {}
     fired = torch.zeros(sae.w_enc.shape[0], dtype=torch.long, device=sae.w_enc.device)
 
@@ -100,7 +105,7 @@ def plain_loop(
         add("substituted", functional.nll_loss(log_q, targets, reduction="sum"))
         add("kl", functional.kl_div(log_q, log_p, log_target=True, reduction="sum"))
         del log_q, log_p
-        for name, vector in (("zero", torch.zeros_like(mean)), ("mean", mean)):
+        for name, vector in (("zero", torch.zeros_like(mean)), ("mean", mean)) if ablations else ():
             ablated = counted(logits_with(model, block, tokens, vector.expand_as(activations)))
             add(name, functional.cross_entropy(ablated, targets, reduction="sum"))
             del ablated
@@ -136,7 +141,8 @@ def add_reconstruction(
 def finished(sums: dict[str, float], fired: Tensor) -> Numbers:
     """Sums -> the metrics, under the names that `autointerp` gives them."""
     tokens, predictions = sums["tokens"], sums["predictions"]
-    return {
+    ablated = {f"{name}_ce_nats": sums[name] / predictions for name in ("zero", "mean") if name in sums}
+    return ablated | {
         "reconstruction.normalized_mse": sums["unit_error"] / sums["unit_baseline"],
         "reconstruction.normalized_mse_raw": sums["error"] / sums["baseline"],
         "reconstruction.explained_variance": 1 - sums["error"] / sums["baseline"],
@@ -147,7 +153,5 @@ def finished(sums: dict[str, float], fired: Tensor) -> Numbers:
         "downstream.clean_ce_nats": sums["loss"] / predictions,
         "downstream.delta_ce_nats": (sums["substituted"] - sums["loss"]) / predictions,
         "downstream.kl_nats": sums["kl"] / predictions,
-        "zero_ce_nats": sums["zero"] / predictions,
-        "mean_ce_nats": sums["mean"] / predictions,
         "fired": fired,
     }
