@@ -106,7 +106,9 @@ def read_checkpoint(
         sha256, file_size_bytes = _sha256(path, files), sum(file.stat().st_size for file in files)
     except OSError as error:
         raise CheckpointError(
-            f"cannot be read ({error.strerror or error})", where=error.filename or path
+            f"cannot be read ({error.strerror or error})",
+            where=error.filename or path,
+            remedy="give the path of a checkpoint's file or folder that can be read",
         ) from error
     except CheckpointError as error:
         raise (
