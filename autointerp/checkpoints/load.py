@@ -1,10 +1,15 @@
 """A path -> a SparseAutoencoder: asks every format whether it recognises what lies there.
 
 To add a format: one module in `formats/` with the members of `CheckpointFormat`, and its name in `FORMATS`.
+
+The formats hand over matrices as they lie in the file, mapped. Those of ordinary size are then brought into
+memory, one at a time, straight to their device and precision; larger ones stay in the file, and the sparse
+methods of the dictionary bring over what they need, shard by shard.
 """
 
 import hashlib
-from dataclasses import dataclass
+import os.path
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -12,14 +17,17 @@ import torch
 
 from autointerp.checkpoints.formats import dictionary_learning, openai, saelens, sparsify
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
-from autointerp.checkpoints.stored_values import is_torch_file, read_torch_file
+from autointerp.checkpoints.tensor_files import is_torch_file, read_torch_file
 from autointerp.errors import CheckpointError
 
 __all__ = [
     "FORMATS",
+    "WRITABLE_FORMATS",
     "CheckpointFormat",
     "LoadedCheckpoint",
+    "WritableFormat",
     "load_checkpoint",
+    "placed",
     "read_checkpoint",
     "write_checkpoint",
 ]
@@ -46,8 +54,16 @@ class CheckpointFormat(Protocol):
         ...
 
     def read(self, path: Path) -> tuple[SparseAutoencoder, tuple[str, ...]]:
-        """The dictionary in float32, and the names of what the checkpoint does not say."""
+        """The dictionary, and the names of what the checkpoint does not say.
+
+        Vectors are in float32; matrices as they are stored, mapped, transposed by a view at most.
+        """
         ...
+
+
+@runtime_checkable
+class WritableFormat(CheckpointFormat, Protocol):
+    """A format that `autointerp train` can write too."""
 
     def write(self, sae: SparseAutoencoder, path: Path, *, dtype: torch.dtype = torch.float32) -> None:
         """Store it, or raise a CheckpointError when the format cannot hold it."""
@@ -55,6 +71,10 @@ class CheckpointFormat(Protocol):
 
 
 FORMATS: tuple[CheckpointFormat, ...] = (openai, saelens, sparsify, dictionary_learning)
+WRITABLE_FORMATS: tuple[WritableFormat, ...] = (openai, saelens, sparsify, dictionary_learning)
+
+_LARGEST_IN_MEMORY = 2**30
+"""Bytes of matrices that are brought into the computer's own memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +93,12 @@ class LoadedCheckpoint:
 
     @property
     def architecture(self) -> str:
-        """`topk(k=32)`, `relu`, `jumprelu`."""
-        return self.sae.activation.describe()
+        """`topk(k=32)`, `relu`, `jumprelu transcoder + skip`."""
+        return self.sae.architecture
 
     @property
     def normalization(self) -> str:
-        """`none` or `layer_norm`."""
+        """`none`, `layer_norm`, `constant_norm`, `scale(0.12)`."""
         return self.sae.normalization.describe()
 
 
@@ -114,7 +134,38 @@ def read_checkpoint(
         raise (
             error if error.where else CheckpointError(error.what, where=path, remedy=error.remedy)
         ) from error
-    return LoadedCheckpoint(sae.to(device, dtype), path, sha256, chosen.NAME, missing, file_size_bytes)
+    return LoadedCheckpoint(
+        placed(sae, device=device, dtype=dtype), path, sha256, chosen.NAME, missing, file_size_bytes
+    )
+
+
+def placed(
+    sae: SparseAutoencoder, *, device: torch.device | str, dtype: torch.dtype | None = None
+) -> SparseAutoencoder:
+    """A dictionary that computes on `device` in `dtype` (None: as it does now).
+
+    Its matrices are copied there where there is room: up to 1 GiB of them on a CPU, up to half of the free
+    memory of an accelerator. Beyond that they stay where they are (`SparseAutoencoder.is_streamed`), so that
+    the memory needed does not grow with the dictionary.
+    """
+    device, dtype = torch.device(device), dtype or sae.dtype
+    moved = sae.to(device, dtype, matrices=False)
+    matrices = sae.tensors(("encoder_weight", "decoder_weight", "skip_weight"))
+    if sum(matrix.numel() for matrix in matrices.values()) * dtype.itemsize > _room(device):
+        return moved
+    # A copy even where nothing changes: a file that is overwritten later must not reach into the run.
+    copies = {
+        name: torch.empty(matrix.shape, dtype=dtype, device=device).copy_(matrix)
+        for name, matrix in matrices.items()
+    }
+    return replace(moved, **copies)
+
+
+def _room(device: torch.device) -> int:
+    if device.type != "cuda":
+        return _LARGEST_IN_MEMORY
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free) // 2
 
 
 def write_checkpoint(
@@ -125,10 +176,12 @@ def write_checkpoint(
     Raises:
         CheckpointError: no such format, it cannot hold this dictionary, or `path` cannot be written.
     """
-    chosen = next((candidate for candidate in FORMATS if format == candidate.NAME), None)
+    chosen = next((candidate for candidate in WRITABLE_FORMATS if format == candidate.NAME), None)
     if chosen is None:
-        names = ", ".join(candidate.NAME for candidate in FORMATS)
-        raise CheckpointError(f"no format is called {format!r}", where=path, remedy=f"known are {names}")
+        names = ", ".join(candidate.NAME for candidate in WRITABLE_FORMATS)
+        raise CheckpointError(
+            f"no format called {format!r} can be written", where=path, remedy=f"known are {names}"
+        )
     try:
         chosen.write(sae.to("cpu", torch.float32), Path(path), dtype=dtype)
     except OSError as error:
@@ -177,12 +230,17 @@ def _first(names: list[str], *, shown: int = 12) -> str:
 
 
 def _sha256(path: Path, files: tuple[Path, ...]) -> str:
-    if files == (path,):
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+    """Of a single file what `sha256sum` says; of several, of the lines that name each with its own hash."""
+    if len(files) == 1 and files[0] == path:
+        return _sha256_of_file(path)
+    inside = all(file.is_relative_to(path) for file in files)
+    root = path if inside and path.is_dir() else Path(os.path.commonpath([file.parent for file in files]))
     digest = hashlib.sha256()
     for part in sorted(files):
-        with part.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{part.relative_to(path).as_posix()}\0{content}\n".encode())
+        digest.update(f"{part.relative_to(root).as_posix()}\0{_sha256_of_file(part)}\n".encode())
     return digest.hexdigest()
+
+
+def _sha256_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autointerp.checkpoints.activation_functions import TopK
 from autointerp.checkpoints.sparse_autoencoder import CheckpointMetadata, SparseAutoencoder
+from autointerp.checkpoints.topk_functions import TopK
 from autointerp.errors import CheckpointError
 
 __all__ = ["random_dictionary", "with_output_scale"]

@@ -1,55 +1,48 @@
-"""Files on disk -> tensors and configuration values, checked one by one; nothing in a file is ever executed.
+"""Stored tensors and configuration values -> what the formats ask for by name, checked one by one.
 
 The formats name what they take (`table.take("W_enc", "d_model latent")`); shapes, types, NaN and leftovers
 are checked here, so that every format refuses the same things in the same words.
 """
 
 import json
-import pickle
-import struct
-import warnings
-import zipfile
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from autointerp.checkpoints.tensor_files import (  # TEMPORARY re-export
+    is_torch_file as is_torch_file,
+)
+from autointerp.checkpoints.tensor_files import (
+    read_npz as read_npz,
+)
+from autointerp.checkpoints.tensor_files import (
+    read_safetensors as read_safetensors,
+)
+from autointerp.checkpoints.tensor_files import (
+    read_torch_file as read_torch_file,
+)
+from autointerp.checkpoints.tensor_files import (
+    safetensors_names as safetensors_names,
+)
+from autointerp.checkpoints.tensor_files import (
+    write_folder as write_folder,
+)
+from autointerp.checkpoints.tensor_files import (
+    write_torch_file as write_torch_file,
+)
 from autointerp.errors import CheckpointError
 
-__all__ = [
-    "Configuration",
-    "TensorTable",
-    "is_torch_file",
-    "read_configuration",
-    "read_safetensors",
-    "read_torch_file",
-    "write_folder",
-    "write_torch_file",
-]
+__all__ = ["Configuration", "TensorTable", "read_configuration", "row_norms"]
 
 _LARGEST_CONFIGURATION_BYTES = 16 * 2**20
-
-# What the restricted unpickler and the zip reader were seen to raise on damaged bytes.
-_DAMAGE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    struct.error,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+_BLOCK_BYTES = 64 * 2**20
+_MATRIX = 2
 
 
 @dataclass
@@ -63,7 +56,10 @@ class TensorTable:
     taken: set[str] = field(default_factory=set)
 
     def take(self, name: str, axes: str) -> Tensor:
-        """One weight in float32, its axes (`"d_model latent"`, `""` for a scalar) checked against the others.
+        """One weight, its axes (`"d_model latent"`, `""` for a scalar) checked against the others.
+
+        Scalars and vectors come in float32; matrices as they are stored, mapped, since they may be larger
+        than memory.
 
         Raises:
             CheckpointError: it is missing, no array of floats, of a wrong shape, or holds NaN or infinity.
@@ -72,12 +68,11 @@ class TensorTable:
         if not tensor.is_floating_point():
             raise CheckpointError(f"tensor {name!r} holds {tensor.dtype}, not floats", where=self.where)
         self._check_shape(name, tensor, axes.split())
-        weight = tensor.to(torch.float32).contiguous()
-        if not bool(weight.isfinite().all()):
+        if not all(bool(block.float().isfinite().all()) for block in _blocks(tensor)):
             raise CheckpointError(
                 f"tensor {name!r} holds NaN or infinity", where=self.where, remedy="save the checkpoint again"
             )
-        return weight
+        return tensor if tensor.ndim == _MATRIX else tensor.to(torch.float32).contiguous()
 
     def whole_number(self, name: str) -> int:
         """A stored 0-dimensional integer."""
@@ -157,6 +152,15 @@ class Configuration:
             raise CheckpointError(f"{name!r} should be a whole number, it is a truth value", where=self.where)
         return self._typed(name, int, "a whole number")
 
+    def number(self, name: str) -> float | None:
+        """A finite number, or None when absent or null."""
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise CheckpointError(f"{name!r} should be a number, it is {str(value)[:60]!r}", where=self.where)
+        return float(value)
+
     def size(self, name: str) -> int | None:
         """A positive integer, or None when absent or null."""
         value = self.whole_number(name)
@@ -195,98 +199,18 @@ def read_configuration(path: Path) -> Configuration:
     return Configuration(path, values)
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
-
-    Raises:
-        CheckpointError: the file is damaged, truncated, or none.
-    """
-    try:
-        return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, *_DAMAGE) as error:
-        raise CheckpointError(
-            f"damaged or no safetensors file ({error})", where=path, remedy="copy it again"
-        ) from error
+def row_norms(matrix: Float[Tensor, "row column"]) -> Float[Tensor, " row"]:
+    """The Euclidean norm of every row, in float32, in blocks of 64 MiB."""
+    return torch.cat([block.float().norm(dim=1) for block in _blocks(matrix)])
 
 
-def is_torch_file(path: Path) -> bool:
-    """Does the file begin like one that torch.save wrote, whole or cut off? A NumPy archive does not."""
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start[:1] == b"\x80":  # a bare pickle: torch before 1.6, or somebody's own
-        return True
-    if start != b"PK\x03\x04":
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/data.pkl") for name in archive.namelist())
-    except _DAMAGE:  # the directory at its end is damaged, or was cut off: reading it will say so
-        return True
-
-
-def read_torch_file(path: Path, *, mapped: bool = False) -> Any:
-    """What torch.save stored, through the unpickler that knows tensors and plain containers only.
-
-    `mapped` leaves the tensors' bytes on disk: for a look at the names.
-
-    Raises:
-        CheckpointError: the file is damaged, or unpickling it would call anything else.
-    """
-    try:
-        archived = zipfile.is_zipfile(path)
-        if archived:
-            _refuse_compressed(path)
-        with warnings.catch_warnings():  # about foreign pickles, which are then refused
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and archived)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"refused, reading it could run code or it is damaged ({_first_sentence(error)})",
-            where=path,
-            remedy="save a plain dictionary of tensors",
-        ) from error
-    except _DAMAGE as error:
-        raise CheckpointError(
-            f"damaged or truncated torch file ({_first_sentence(error)})", where=path, remedy="copy it again"
-        ) from error
-
-
-def write_torch_file(state: Mapping[str, Any], path: Path) -> None:
-    """A torch file, complete or not there at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, unfinished)
-    unfinished.replace(path)
-
-
-def write_folder(
-    path: Path, *, configuration: tuple[str, Mapping[str, Any]], weights: tuple[str, Mapping[str, Tensor]]
-) -> None:
-    """A folder with a JSON configuration and a weights file (safetensors, or torch by its suffix `.pt`)."""
-    path.mkdir(parents=True, exist_ok=True)
-    weights_name, tensors = weights
-    stored = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    if weights_name.endswith(".pt"):
-        write_torch_file(stored, path / weights_name)
-    else:
-        unfinished = path / f".{weights_name}.unfinished"
-        unfinished.write_bytes(safetensors.torch.save(stored))
-        unfinished.replace(path / weights_name)
-    configuration_name, values = configuration
-    (path / configuration_name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def _refuse_compressed(path: Path) -> None:
-    """Records that torch wrote are stored as they are; a compressed one may unfold to any size."""
-    with zipfile.ZipFile(path) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise CheckpointError(
-                "a torch file with compressed records", where=path, remedy="save it with torch.save"
-            )
-
-
-def _first_sentence(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:160]
+def _blocks(tensor: Tensor) -> Iterator[Tensor]:
+    """Some rows at a time, so that a mapped tensor is looked at without being held."""
+    if tensor.ndim == 0:
+        yield tensor
+        return
+    row_bytes = max(1, tensor[0].numel() * 4)
+    yield from tensor.split(max(1, _BLOCK_BYTES // row_bytes))
 
 
 def _shape(tensor: Tensor) -> str:

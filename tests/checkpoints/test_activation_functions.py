@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autointerp.checkpoints import activation_functions
-from autointerp.checkpoints.activation_functions import Identity, JumpReLU, ReLU, TopK, largest_indices
+from autointerp.checkpoints import topk_functions
+from autointerp.checkpoints.activation_functions import Identity, JumpReLU, ReLU
+from autointerp.checkpoints.topk_functions import TopK, largest_indices
 from autointerp.errors import CheckpointError
 
 
@@ -45,15 +46,15 @@ def test_topk_keeps_the_lowest_index_among_ties(case):
 @given(st.integers(0, 2**31), st.integers(1, 3), st.integers(0, 40), st.integers(1, 12))
 @settings(max_examples=100, deadline=None)
 def test_the_prefilter_for_wide_dictionaries_changes_nothing(seed, k, extra, levels):
-    width = 8 * activation_functions._GROUP_SIZE * (k + 1) + extra
+    width = 8 * topk_functions._GROUP_SIZE * (k + 1) + extra
     pre = torch.from_numpy(np.random.default_rng(seed).integers(0, levels, (3, width))).float()
-    assert activation_functions._pays_off(pre, k)
+    assert topk_functions._pays_off(pre, k)
     assert largest_indices(pre, k).tolist() == [brute_force_largest(row, k) for row in pre.tolist()]
 
 
 def test_the_prefilter_agrees_with_a_full_sort_on_continuous_values(draw):
     pre = draw(7, 1501)
-    assert activation_functions._pays_off(pre, 5)
+    assert topk_functions._pays_off(pre, 5)
     by_sort = pre.sort(dim=1, descending=True, stable=True).indices[:, :5].sort(dim=1).values
     assert torch.equal(largest_indices(pre, 5), by_sort)
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from autointerp.checkpoints.activation_functions import ReLU, TopK
+from autointerp.checkpoints.activation_functions import ReLU
 from autointerp.checkpoints.load import load_checkpoint, read_checkpoint, write_checkpoint
+from autointerp.checkpoints.topk_functions import TopK
 from autointerp.errors import CheckpointError
 
 
@@ -231,7 +232,7 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
 
 
 def test_writing_names_unknown_formats_and_forbidden_places(autoencoder, tmp_path):
-    with pytest.raises(CheckpointError, match="no format is called 'gguf'; known are openai"):
+    with pytest.raises(CheckpointError, match="no format called 'gguf' can be written; known are openai"):
         write_checkpoint(autoencoder(), tmp_path / "x", format="gguf")
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from autointerp.checkpoints import sparse_autoencoder
-from autointerp.checkpoints.activation_functions import Identity, JumpReLU, ReLU, TopK
-from autointerp.checkpoints.sparse_autoencoder import InputNormalization, SparseLatents
+from autointerp.checkpoints import sharded_products
+from autointerp.checkpoints.activation_functions import Identity, JumpReLU, ReLU
+from autointerp.checkpoints.input_normalization import InputNormalization
+from autointerp.checkpoints.sparse_latents import SparseLatents
+from autointerp.checkpoints.topk_functions import TopK
 from autointerp.errors import CheckpointError
 
 ACTIVATIONS = [
@@ -66,8 +68,8 @@ def test_sparse_latents_are_ordered_and_without_zeros(autoencoder, draw):
 def test_blocks_do_not_change_what_fires(autoencoder, draw, monkeypatch, activation):
     sae, x = autoencoder(activation), draw(23, 6)
     whole = sae.encode_sparse(x)
-    monkeypatch.setattr(sparse_autoencoder, "_BLOCK_BYTES", 1)
-    monkeypatch.setattr(sparse_autoencoder, "_EFFICIENT_BLOCK", 4)
+    monkeypatch.setattr(sharded_products, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(sharded_products, "_EFFICIENT_BLOCK", 4)
     blocks = sae.encode_sparse(x)
     assert torch.equal(whole.indices, blocks.indices) and torch.equal(whole.offsets, blocks.offsets)
     torch.testing.assert_close(whole.values, blocks.values, atol=1e-6, rtol=0)
