@@ -48,7 +48,11 @@ SetOption = Annotated[
 ]
 CheckpointOption = Annotated[
     list[str] | None,
-    typer.Option("--checkpoint", help="A further checkpoint, beside the suite's. Repeatable."),
+    typer.Option(
+        "--checkpoint",
+        help="A further checkpoint, beside the suite's: a file, a folder, a pattern ('sweep/**' finds all "
+        "below), hf:owner/name/path@revision, or your own package.module:factory. Repeatable.",
+    ),
 ]
 
 
@@ -70,6 +74,13 @@ def evaluate(
     out: OutOption = None,
     checkpoint: CheckpointOption = None,
     device: DeviceOption = None,
+    allow_mismatch: Annotated[
+        bool,
+        typer.Option(
+            "--allow-mismatch",
+            help="Measure checkpoints that say of themselves that they belong to another subject or site.",
+        ),
+    ] = False,
     overrides: SetOption = None,
 ) -> None:
     """Evaluate a suite's checkpoints and write report.html and report.json.
@@ -77,6 +88,7 @@ def evaluate(
     A killed run goes on where it was when it is started again with the same --out.
     """
     settings = [*(overrides or []), *([f"subject.device={device}"] if device else [])]
+    settings += ["checks.allow_mismatch=true"] if allow_mismatch else []
     _evaluate(suite, out, overrides=settings, checkpoints=checkpoint)
 
 
@@ -97,11 +109,24 @@ def report(
 
 
 @app.command()
-def inspect(path: Annotated[Path, typer.Argument(help="A checkpoint: file or folder.")]) -> None:
+def inspect(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            help="A file, a folder, a pattern ('sweep/**'), hf:owner/name/path@revision, demo:NAME or "
+            "package.module:factory."
+        ),
+    ],
+) -> None:
     """Show what a checkpoint is: format, architecture, shapes, site, norms, what is missing."""
     from autointerp.checkpoints.inspect import inspection
+    from autointerp.evaluation.sources import find_sources
 
-    _print_pairs(inspection(path))
+    _find_own_modules()
+    with _progress() as progress:
+        sources = find_sources(checkpoint, progress=progress)
+    for source in sources:
+        _print_pairs({"checkpoint": source.shown} | inspection(source.read()))
 
 
 @app.command()
@@ -208,6 +233,7 @@ def _evaluate(
 ) -> None:
     from autointerp.config import load_suite
 
+    _find_own_modules()
     suite = load_suite(suite_path, overrides=overrides or [], checkpoints=checkpoints or [])
     from autointerp.evaluation import default_run_directory, evaluate
     from autointerp.reporting.terminal import failure_lines, summary_table
@@ -222,6 +248,13 @@ def _evaluate(
     _say(f"{directory / 'report.html'}\n{directory / 'report.json'}")
     if report.failures:
         raise typer.Exit(4)
+
+
+def _find_own_modules() -> None:
+    """Let `package.module:factory` name a module in the working directory; installed ones go first."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 class _Bars:

@@ -6,6 +6,7 @@ run directory. An unknown key is an error that names the nearest ones.
 
 import difflib
 import os.path
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from autointerp.errors import SuiteError
 from autointerp.toml_text import toml_text
 
 __all__ = [
+    "CheckSection",
     "CheckpointSection",
     "CorpusSection",
     "CurvePoint",
@@ -42,7 +44,8 @@ __all__ = [
 FAMILIES = ("reconstruction", "downstream")
 _WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors", ".npz")
 _EMBEDDED_SUBJECT = "demo"
-_EMBEDDED_CHECKPOINT = "demo:"
+_NO_PATH = re.compile(r"(?:demo|hf):.*|[A-Za-z_][\w.]+:[A-Za-z_]\w*")
+"""What names a checkpoint without being a path: an embedded one, one of the hub, a function of the user's."""
 
 # NumPy and torch take seeds of different widths; below this one all of them agree.
 _SEEDS = 2**31
@@ -69,10 +72,17 @@ class SubjectSection(_Section):
     folder of that name is written `./demo`."""
     revision: str | None = None
     """Of a hub model: pins it."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """What the subject computes in. Statistics are always accumulated in float64."""
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """What the subject computes in; `auto`: the type that it is stored in. Statistics are always accumulated
+    in float64."""
     device: str = "auto"
     """`auto` takes a GPU if there is one."""
+    device_map: Literal["auto"] | dict[str, str | int] | None = None
+    """Spreads the subject over devices, or leaves weights off them until they are used: `auto`, or from paths
+    of modules to devices; needs the package `accelerate`. `device` then says nothing."""
+    quantization: str | dict[str, Any] | None = None
+    """Quantises the subject while it is loaded: `bitsandbytes-4bit`, `bitsandbytes-8bit`, or a table as a
+    model's config.json has it. What is stored quantised is loaded so without this."""
 
 
 class CorpusSection(_Section):
@@ -132,11 +142,16 @@ class CheckpointSection(_Section):
     """One autoencoder to be measured."""
 
     path: _Location
-    """File or folder, relative to the suite file, or `demo:NAME` for an embedded one."""
+    """File or folder, relative to the suite file; a pattern such as `sweep/**`, which finds every checkpoint
+    below; `hf:owner/name/path@revision` of the Hugging Face hub; `demo:NAME` for an embedded one; or
+    `package.module:factory`, a function of yours that returns a SparseAutoencoder."""
     name: str | None = Field(default=None, min_length=1)
-    """What the report calls it; default: the path's last part."""
+    """What the report calls it, or what stands before the names of what a pattern finds; default: the path's
+    last part."""
     site: str | None = None
     """Where it attaches, e.g. `blocks.8.hook_resid_post`; default: what the checkpoint says."""
+    output_site: str | None = None
+    """Of a transcoder: what it predicts, where `site` is what it reads; default: what the checkpoint says."""
 
 
 class NullSection(_Section):
@@ -144,6 +159,24 @@ class NullSection(_Section):
 
     random_dictionaries: int = Field(default=1, ge=0)
     """How many random dictionaries per site, shaped like the widest, densest TopK checkpoint there."""
+    channels: bool = False
+    """Whether the site's own channels (neurons) are a null: of each token the k that are farthest from their
+    mean, k as for the random dictionary."""
+    principal_components: bool = False
+    """Whether the principal components of the site are a null: of each token the k largest scores."""
+    shuffled_decoder: bool = False
+    """Whether the checkpoint that the random dictionary is shaped like is a null with its directions dealt to
+    other latents: its latents fire as ever, what they stand for is wrong."""
+
+
+class CheckSection(_Section):
+    """What stops a checkpoint before it is measured, since its numbers would be nonsense."""
+
+    allow_mismatch: bool = False
+    """Whether a checkpoint is measured that says of itself that it belongs to another subject or site."""
+    largest_normalized_mse: float = Field(default=1.5, gt=0)
+    """A checkpoint whose normalised MSE on the first batch is above this fails with the likeliest causes, and
+    the others go on; answering the mean scores 1. Nulls are exempt. Raise it to measure such a one anyway."""
 
 
 class CurvePoint(_Section):
@@ -194,6 +227,7 @@ class Suite(_Section):
     corpus: CorpusSection = CorpusSection()
     checkpoints: tuple[CheckpointSection, ...] = ()
     nulls: NullSection = NullSection()
+    checks: CheckSection = CheckSection()
     metrics: MetricSection = MetricSection()
     estimates: EstimateSection = EstimateSection()
     runtime: RuntimeSection = RuntimeSection()
@@ -209,7 +243,12 @@ class Suite(_Section):
 
 
 def checkpoint_name(entry: CheckpointSection) -> str:
-    """The name that the report uses: the one given, else the path's last part, less a weight suffix."""
+    """The name that the report uses: the one given, else the path's last part, less a weight suffix.
+
+    What a pattern or a hub's name stands for is only known when it is looked up: then the whole of it.
+    """
+    if entry.name is None and _stands_for_others(entry.path):
+        return entry.path
     last = Path(entry.path.rpartition(":")[2]).name
     short = last.removesuffix(Path(last).suffix if last.endswith(_WEIGHT_SUFFIXES) else "")
     return entry.name or short or entry.path
@@ -275,7 +314,13 @@ def suite_from_mapping(content: Mapping[str, Any], *, folder: Path, where: str =
     return suite.model_copy(update={"corpus": corpus, "checkpoints": checkpoints, "subject": subject})
 
 
+def _stands_for_others(path: str) -> bool:
+    return path.startswith("hf:") or (any(sign in path for sign in "*?[") and not os.path.exists(path))  # noqa: PTH110 - raises nothing
+
+
 def _named(entry: CheckpointSection) -> CheckpointSection:
+    if entry.name is None and _stands_for_others(entry.path):
+        return entry
     return entry.model_copy(update={"name": checkpoint_name(entry)})
 
 
@@ -293,7 +338,7 @@ def _resolved_model(model: str, folder: Path, *, where: str) -> str:
 
 
 def _absolute(path: str, folder: Path, *, where: str) -> str:
-    if path.startswith(_EMBEDDED_CHECKPOINT):
+    if _NO_PATH.fullmatch(path):
         return path
     if not path:
         raise SuiteError("an empty path", where=where, remedy="give a file or folder")

@@ -227,11 +227,14 @@ class CheckpointSummary:
     latent_count: int
     d_model: int
     site: str
+    """What it reconstructs or predicts, and where it is judged."""
     role: Literal["checkpoint", "null"]
     normalization: str
     """What the dictionary does to its input: `none`, `layer_norm`."""
     notes: Sequence[str] = ()
     """What a reader should know: missing fields, guesses made, how a null was built."""
+    input_site: str | None = None
+    """What it reads, if that is another place than `site` (a transcoder)."""
 
 
 @dataclass(frozen=True)

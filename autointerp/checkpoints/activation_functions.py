@@ -4,8 +4,9 @@ Every function is a small frozen value with the members of `ActivationFunction`,
 class. Those whose latents do not depend on one another are here; `topk_functions` has those that choose, and
 `matching_pursuit` the one that looks again after every choice.
 
-What fires can be found from the latents' shards, one after the other, so that a dictionary larger than memory
-never needs all pre-activations of a token at once: `take` every shard in the order of its latents, then `fire`.
+What fires can be found from the latents' shards, one after the other, so that a dictionary larger than
+memory never needs all pre-activations of a token at once: `take` every shard in the order of its latents,
+then `fire`.
 """
 
 from collections.abc import Sequence

@@ -1,29 +1,25 @@
 """A checkpoint -> what `autointerp inspect` shows of it, as plain values."""
 
-from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from autointerp.checkpoints.load import read_checkpoint
+from autointerp.checkpoints.load import LoadedCheckpoint
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
+from autointerp.checkpoints.stored_values import row_norms
 
 __all__ = ["inspection"]
 
 
-def inspection(path: str | Path) -> dict[str, Any]:
+def inspection(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
     """Format, architecture, shapes, site, norms, size, hash and what is missing; JSON-able.
 
-    Norms are Euclidean, of the rows that belong to a latent: least, mean and largest.
-
-    Raises:
-        CheckpointError: it cannot be loaded.
+    Norms are Euclidean, of the rows that belong to a latent: least, mean and largest. Memory: matrices are
+    looked at block by block.
     """
-    checkpoint = read_checkpoint(path)
     sae = checkpoint.sae
     return {
-        "path": str(checkpoint.path),
         "format": checkpoint.format,
         "sha256": checkpoint.sha256,
         "file_size_bytes": checkpoint.file_size_bytes,
@@ -32,12 +28,13 @@ def inspection(path: str | Path) -> dict[str, Any]:
         "latent_count": sae.latent_count,
         "d_model": sae.d_model,
         "site": sae.metadata.site,
+        **({"output_site": sae.metadata.output_site, "d_out": sae.d_out} if sae.is_transcoder else {}),
         "subject": sae.metadata.subject,
         "context_length": sae.metadata.context_length,
         "prepend_bos": sae.metadata.prepend_bos,
         "shapes": _shapes(sae),
-        "encoder_norm": _spread(sae.encoder_weight.norm(dim=1)),
-        "decoder_norm": _spread(sae.decoder_weight.norm(dim=1)),
+        "encoder_norm": _spread(row_norms(sae.encoder_weight)),
+        "decoder_norm": _spread(row_norms(sae.decoder_weight)),
         "encoder_bias_norm": float(sae.encoder_bias.norm()),
         "decoder_bias_norm": float(sae.decoder_bias.norm()),
         "subtracts_bias_from_input": sae.pre_bias is not None,
@@ -47,11 +44,8 @@ def inspection(path: str | Path) -> dict[str, Any]:
 
 
 def _shapes(sae: SparseAutoencoder) -> dict[str, list[int]]:
-    names = ("encoder_weight", "encoder_bias", "decoder_weight", "decoder_bias", "pre_bias")
-    parts = {name: getattr(sae, name) for name in names} | {
-        "threshold": getattr(sae.activation, "threshold", None)
-    }
-    return {name: list(tensor.shape) for name, tensor in parts.items() if tensor is not None}
+    parts = sae.tensors() | sae.activation.tensors()
+    return {name: list(tensor.shape) for name, tensor in parts.items()}
 
 
 def _spread(norms: Float[Tensor, " latent"]) -> dict[str, float]:

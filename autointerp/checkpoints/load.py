@@ -15,7 +15,16 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from autointerp.checkpoints.formats import dictionary_learning, openai, saelens, sparsify
+from autointerp.checkpoints.formats import (
+    described,
+    dictionary_learning,
+    gemma_scope,
+    gemma_scope_2,
+    openai,
+    saelens,
+    sparsify,
+)
+from autointerp.checkpoints.matching_pursuit import MatchingPursuit
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
 from autointerp.checkpoints.tensor_files import is_torch_file, read_torch_file
 from autointerp.errors import CheckpointError
@@ -26,6 +35,7 @@ __all__ = [
     "CheckpointFormat",
     "LoadedCheckpoint",
     "WritableFormat",
+    "is_checkpoint",
     "load_checkpoint",
     "placed",
     "read_checkpoint",
@@ -70,7 +80,15 @@ class WritableFormat(CheckpointFormat, Protocol):
         ...
 
 
-FORMATS: tuple[CheckpointFormat, ...] = (openai, saelens, sparsify, dictionary_learning)
+FORMATS: tuple[CheckpointFormat, ...] = (
+    openai,
+    saelens,
+    sparsify,
+    gemma_scope,
+    gemma_scope_2,
+    dictionary_learning,
+    described,
+)
 WRITABLE_FORMATS: tuple[WritableFormat, ...] = (openai, saelens, sparsify, dictionary_learning)
 
 _LARGEST_IN_MEMORY = 2**30
@@ -158,6 +176,9 @@ def placed(
         name: torch.empty(matrix.shape, dtype=dtype, device=device).copy_(matrix)
         for name, matrix in matrices.items()
     }
+    if isinstance(moved.activation, MatchingPursuit):  # looks at the decoder's own rows
+        activation = replace(moved.activation, directions=copies["decoder_weight"])
+        return replace(moved, **copies, activation=activation)
     return replace(moved, **copies)
 
 
@@ -190,6 +211,18 @@ def write_checkpoint(
         raise (
             error if error.where else CheckpointError(error.what, where=path, remedy=error.remedy)
         ) from error
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a format recognises what lies there; more than one, or a damaged one, counts too.
+
+    Raises:
+        CheckpointError: it cannot even be looked at.
+    """
+    try:
+        return any(candidate.recognises(path) for candidate in FORMATS)
+    except OSError as error:
+        raise CheckpointError(f"cannot be read ({error.strerror or error})", where=path) from error
 
 
 def _recognised_format(path: Path) -> CheckpointFormat:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from autointerp.checkpoints.sparse_latents import SparseLatents
 
-__all__ = ["fits", "firing_latents", "weighted_rows"]
+__all__ = ["firing_latents", "fits", "weighted_rows"]
 
 _BLOCK_BYTES = 16 * 2**20
 _LARGEST_BLOCK_BYTES = 256 * 2**20
@@ -96,8 +96,8 @@ def weighted_rows(
 ) -> Float[Tensor, "token d_out"]:
     """`sum_j z_j weight[j]` over the latents that fire; the values' precision decides.
 
-    Cost: one row read per firing latent, memory: the result. (embedding_bag: on 2 cores three times as fast as a
-    sparse CSR product at 512 to 4096 tokens.) Rows that lie elsewhere are brought over once per block of
+    Cost: one row read per firing latent, memory: the result. (embedding_bag: on 2 cores three times as fast
+    as a sparse CSR product at 512 to 4096 tokens.) Rows that lie elsewhere are brought over once per block of
     tokens, at most 128 MiB of them.
     """
     if fits(weight, latents.values) and weight.is_contiguous():

@@ -238,7 +238,7 @@ class SparseAutoencoder:
 
 
 def _refuse_misfits(sae: SparseAutoencoder) -> None:
-    """Every shape against the encoder's and the decoder's, and the activation against the number of latents."""
+    """Every shape against the two matrices, and the activation against the number of latents."""
     for name in ("encoder_weight", "decoder_weight"):
         matrix = getattr(sae, name)
         if matrix.ndim != 2 or 0 in matrix.shape:

@@ -15,27 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autointerp.checkpoints.tensor_files import (  # TEMPORARY re-export
-    is_torch_file as is_torch_file,
-)
-from autointerp.checkpoints.tensor_files import (
-    read_npz as read_npz,
-)
-from autointerp.checkpoints.tensor_files import (
-    read_safetensors as read_safetensors,
-)
-from autointerp.checkpoints.tensor_files import (
-    read_torch_file as read_torch_file,
-)
-from autointerp.checkpoints.tensor_files import (
-    safetensors_names as safetensors_names,
-)
-from autointerp.checkpoints.tensor_files import (
-    write_folder as write_folder,
-)
-from autointerp.checkpoints.tensor_files import (
-    write_torch_file as write_torch_file,
-)
 from autointerp.errors import CheckpointError
 
 __all__ = ["Configuration", "TensorTable", "read_configuration", "row_norms"]

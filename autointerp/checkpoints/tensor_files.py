@@ -4,6 +4,7 @@ What is mapped costs no memory of its own: its pages are the file's, read when l
 under pressure. So a checkpoint larger than memory can be opened, and be used piece by piece.
 """
 
+import errno
 import json
 import mmap
 import pickle
@@ -132,7 +133,9 @@ def read_torch_file(path: Path, *, mapped: bool = True) -> Any:
             where=path,
             remedy="save a plain dictionary of tensors",
         ) from error
-    except _DAMAGE as error:
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise  # the disk's trouble; EINVAL is a seek to where a damaged directory points
         raise CheckpointError(
             f"damaged or truncated torch file ({_first_sentence(error)})", where=path, remedy="copy it again"
         ) from error

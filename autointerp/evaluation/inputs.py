@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from autointerp import __version__
-from autointerp.checkpoints.load import read_checkpoint
+from autointerp.checkpoints.load import placed as on_device
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
 from autointerp.config import CheckpointSection, CorpusSection, CurvePoint, SubjectSection, Suite
-from autointerp.demo import demo_checkpoint, demo_curve, demo_subject
+from autointerp.demo import demo_curve, demo_subject
 from autointerp.errors import CheckpointError, SuiteError
+from autointerp.evaluation.agreement import agreement_notes
+from autointerp.evaluation.sources import Source, find_sources
+from autointerp.progress import SILENT, Progress
 from autointerp.records import CheckpointSummary
 from autointerp.sampling.contexts import ContextOptions
 from autointerp.sampling.corpus import open_corpus
@@ -62,11 +64,11 @@ def with_demo_curve(suite: Suite) -> Suite:
     return suite.model_copy(update={"metrics": suite.metrics.model_copy(update={"compute_curve": points})})
 
 
-def opened_checkpoints(suite: Suite) -> list[Measurable]:
-    """Every checkpoint of the suite, read and described.
+def opened_checkpoints(suite: Suite, *, progress: Progress = SILENT) -> list[Measurable]:
+    """Every checkpoint of the suite, found, read and described.
 
     Raises:
-        SuiteError: the suite names none.
+        SuiteError: the suite names none, or two would have one name.
         CheckpointError: one cannot be used; the message says which and why.
     """
     if not suite.checkpoints:
@@ -75,46 +77,38 @@ def opened_checkpoints(suite: Suite) -> list[Measurable]:
             where=suite.name,
             remedy="add [[checkpoints]] or --checkpoint PATH",
         )
-    return [_opened(entry, suite) for entry in suite.checkpoints]
+    opened = [
+        _opened(found, entry, suite)
+        for entry in suite.checkpoints
+        for found in find_sources(entry.path, name=entry.name, progress=progress)
+    ]
+    names = [entry.summary.name for entry in opened]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SuiteError(
+            f"two checkpoints are called {twice[0]!r}", where=suite.name, remedy="give one a `name`"
+        )
+    return opened
 
 
-def _opened(entry: CheckpointSection, suite: Suite) -> Measurable:
-    path, name = entry.path, entry.name or entry.path
-    location = demo_checkpoint(path.removeprefix("demo:")) if path.startswith("demo:") else Path(path)
-    loaded = read_checkpoint(location)
-    sae = loaded.sae
-    site = _site_of(sae, suite.site, given=entry.site, where=path)
-    summary = CheckpointSummary(
-        name=name,
-        path=path if path.startswith("demo:") else location.name,
+def _opened(source: Source, entry: CheckpointSection, suite: Suite) -> Measurable:
+    loaded = source.read()
+    checkpoint = _attached(
+        source.name,
+        loaded.sae,
+        suite.site,
+        site=entry.site,
+        output_site=entry.output_site,
+        where=source.shown,
+    )
+    summary = replace(
+        summary_of(source.name, loaded.sae, checkpoint, role="checkpoint"),
+        path=source.shown,
         sha256=loaded.sha256,
         format=loaded.format,
-        architecture=loaded.architecture,
-        latent_count=sae.latent_count,
-        d_model=sae.d_model,
-        site=site,
-        role="checkpoint",
-        normalization=loaded.normalization,
-        notes=(*sae.metadata.notes, *_absent_note(loaded.missing), *_contradictions(sae, site, suite)),
+        notes=(*source.notes, *loaded.sae.metadata.notes, *_absent_note(loaded.missing)),
     )
-    return Measurable(Checkpoint(name, sae, site), summary)
-
-
-def _contradictions(sae: SparseAutoencoder, site: str, suite: Suite) -> list[str]:
-    """Where the run differs from what the checkpoint says of its training."""
-    said, corpus = sae.metadata, suite.corpus
-    notes = []
-    if said.site not in (None, site):
-        notes.append(f"measured at {site}, as the suite says; the checkpoint says {said.site}")
-    if said.context_length not in (None, corpus.context_length):
-        notes.append(
-            f"trained on contexts of {said.context_length} tokens, measured on {corpus.context_length}"
-        )
-    if said.prepend_bos not in (None, corpus.prepend_bos):
-        words = {True: "with", False: "without"}
-        trained, measured = words[bool(said.prepend_bos)], words[corpus.prepend_bos]
-        notes.append(f"trained {trained} a beginning-of-text token, measured {measured}")
-    return notes
+    return Measurable(checkpoint, summary)
 
 
 def in_memory(name: str, sae: SparseAutoencoder, suite: Suite) -> Measurable:
@@ -123,37 +117,48 @@ def in_memory(name: str, sae: SparseAutoencoder, suite: Suite) -> Measurable:
     Raises:
         CheckpointError: neither it nor the suite says where it attaches.
     """
-    site = _site_of(sae, suite.site, where=name)
-    return Measurable(Checkpoint(name, sae, site), summary_of(name, sae, site, role="checkpoint"))
+    checkpoint = _attached(name, sae, suite.site, where=name)
+    return Measurable(checkpoint, summary_of(name, sae, checkpoint, role="checkpoint"))
 
 
-def summary_of(name: str, sae: SparseAutoencoder, site: str, *, role: str) -> CheckpointSummary:
+def summary_of(name: str, sae: SparseAutoencoder, checkpoint: Checkpoint, *, role: str) -> CheckpointSummary:
     """What the report says of a dictionary that has no file: one in memory, or a null."""
     return CheckpointSummary(
         name=name,
         path="",
         sha256="",
         format="in memory",
-        architecture=sae.activation.describe(),
+        architecture=sae.architecture,
         latent_count=sae.latent_count,
         d_model=sae.d_model,
-        site=site,
+        site=checkpoint.site,
         role=role,
         normalization=sae.normalization.describe(),
         notes=sae.metadata.notes,
+        input_site=checkpoint.input_site,
     )
 
 
-def _site_of(sae: SparseAutoencoder, default: str | None, *, given: str | None = None, where: str) -> str:
-    """The site given for this very checkpoint, else what it says itself, else the suite's."""
-    site = given or sae.metadata.site or default
-    if site is None:
+def _attached(
+    name: str,
+    sae: SparseAutoencoder,
+    default: str | None,
+    *,
+    where: str,
+    site: str | None = None,
+    output_site: str | None = None,
+) -> Checkpoint:
+    """The sites given for this very checkpoint, else what it says itself, else the suite's."""
+    reads = site or sae.metadata.site or default
+    if reads is None:
         raise CheckpointError(
             "does not say where it attaches",
             where=where,
             remedy="give `site` in the suite, e.g. blocks.8.hook_resid_post",
         )
-    return site
+    # A transcoder moved to another input keeps nothing of what its file says of the output.
+    judged = output_site or (sae.metadata.output_site if site in (None, sae.metadata.site) else None) or reads
+    return Checkpoint(name, sae, judged, None if judged == reads else reads)
 
 
 def _absent_note(missing: Sequence[str]) -> list[str]:
@@ -188,7 +193,12 @@ def loaded_subject(section: SubjectSection) -> SubjectModel:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     name = str(demo_subject()) if section.model == "demo" else section.model
     subject = SubjectModel.load(
-        name, revision=section.revision, dtype=getattr(torch, section.dtype), device=device
+        name,
+        revision=section.revision,
+        dtype="auto" if section.dtype == "auto" else getattr(torch, section.dtype),
+        device=device,
+        device_map=section.device_map,
+        quantization=section.quantization,
     )
     if section.model == "demo":
         subject.name = "demo"  # its folder's name says nothing
@@ -205,7 +215,7 @@ def identity_of(
     return {
         "suite": settings,
         "subject": subject.sha256,
-        "checkpoints": {entry.summary.name: [entry.summary.sha256, entry.summary.site] for entry in entries},
+        "checkpoints": {entry.summary.name: _identity(entry.summary) for entry in entries},
         "corpus": corpus.fingerprint(),
         "device": subject.device.type,
         "autointerp": __version__,
@@ -213,20 +223,30 @@ def identity_of(
     }
 
 
-def placed(entry: Measurable, subject: SubjectModel) -> Measurable:
-    """The dictionary on the subject's device, its site under the one name that all aliases share.
+def _identity(summary: CheckpointSummary) -> list[str]:
+    return [summary.sha256, summary.site, *([summary.input_site] if summary.input_site else [])]
+
+
+def placed(entry: Measurable, subject: SubjectModel, suite: Suite) -> Measurable:
+    """The dictionary where its site is, under the one name that all aliases of that share, and checked.
 
     Raises:
-        CheckpointError: its width is not the site's.
+        CheckpointError: its width is not the site's, or it says that it belongs elsewhere.
         SiteError: the subject has no such site.
     """
-    site = subject.canonical_site(entry.summary.site)
-    width = subject.width(site)
-    if width != entry.summary.d_model:
-        raise CheckpointError(
-            f"has width {entry.summary.d_model}, the site {site} of {subject.name} has {width}",
-            where=entry.summary.name,
-            remedy="give the subject and site that it was trained on",
-        )
-    checkpoint = Checkpoint(entry.summary.name, entry.checkpoint.sae.to(subject.device), site)
-    return Measurable(checkpoint, replace(entry.summary, site=site))
+    given = entry.checkpoint
+    site, reads = subject.canonical_site(given.site), subject.canonical_site(given.reads)
+    for name, width in ((reads, given.sae.d_model), (site, given.sae.d_out)):
+        if subject.width(name) != width:
+            raise CheckpointError(
+                f"has width {width}, the site {name} of {subject.name} has {subject.width(name)}",
+                where=given.name,
+                remedy="give the subject and site that it was trained on",
+            )
+    notes = agreement_notes(given, subject, suite)
+    input_site = None if reads == site else reads
+    checkpoint = Checkpoint(
+        given.name, on_device(given.sae, device=subject.site_device(reads)), site, input_site
+    )
+    summary = replace(entry.summary, site=site, input_site=input_site, notes=(*entry.summary.notes, *notes))
+    return Measurable(checkpoint, summary)

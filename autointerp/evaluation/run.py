@@ -1,5 +1,6 @@
 """A suite -> an EvaluationReport and its run directory."""
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,8 @@ from autointerp.evaluation.inputs import (
     with_demo_curve,
 )
 from autointerp.evaluation.statistics import report_of
-from autointerp.evaluation.steps import DENSITY, Clock, Findings, Work, measure
+from autointerp.evaluation.steps import DENSITY, Findings, measure
+from autointerp.evaluation.work import Clock, Work
 from autointerp.progress import SILENT, Progress
 from autointerp.records import EvaluationReport
 from autointerp.reporting.html_file import report_html
@@ -61,10 +63,10 @@ def evaluate(
     directory = out or default_run_directory(suite)
     begun = time.perf_counter()
     suite = with_demo_curve(suite)
-    entries = opened_checkpoints(suite)
+    entries = opened_checkpoints(suite, progress=progress)
     corpus = opened_corpus(suite.corpus)
     subject = loaded_subject(suite.subject)
-    entries = [placed(entry, subject) for entry in entries]
+    entries = [placed(entry, subject, suite) for entry in entries]
     identity = identity_of(suite, subject, entries, corpus)
     with RunStore.open(
         directory, suite_toml=suite_toml(suite), identity=identity, replace_other=replace_other
@@ -123,6 +125,8 @@ def evaluate_autoencoders(
 ) -> EvaluationReport:
     """Measure autoencoders that are in memory, from a training loop for one; no files.
 
+    None is stopped for a large normalised MSE, since some may have only begun to be trained.
+
     Args:
         subject: the language model.
         autoencoders: by name, e.g. `{"step 1000": sae}`; nulls are added as in a suite.
@@ -144,11 +148,12 @@ def evaluate_autoencoders(
             "subject": {"model": subject.name},
             "corpus": text or CorpusSection(),
             "metrics": {"families": tuple(metrics)},
+            "checks": {"largest_normalized_mse": sys.float_info.max},
         },
         folder=Path(),
         where="evaluate_autoencoders",
     )
-    entries = [placed(in_memory(name, sae, suite), subject) for name, sae in autoencoders.items()]
+    entries = [placed(in_memory(name, sae, suite), subject, suite) for name, sae in autoencoders.items()]
     if not entries:
         raise CheckpointError("there is no autoencoder to measure", remedy="give at least one")
     store = MemoryStore()

@@ -11,7 +11,8 @@ import torch
 from autointerp.config import Suite
 from autointerp.estimates import compare_all, estimate_all
 from autointerp.evaluation.inputs import Measurable, context_options
-from autointerp.evaluation.steps import Findings, Work
+from autointerp.evaluation.steps import Findings
+from autointerp.evaluation.work import Work
 from autointerp.metrics.catalogue import definitions
 from autointerp.metrics.compute_equivalent import clean_loss, with_curve
 from autointerp.provenance import provenance

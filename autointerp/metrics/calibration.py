@@ -11,14 +11,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autointerp.checkpoints.random_dictionary import with_output_scale
-from autointerp.checkpoints.sparse_autoencoder import InputNormalization, SparseAutoencoder
+from autointerp.checkpoints.input_normalization import InputNormalization
+from autointerp.checkpoints.null_dictionaries import with_output_scale
+from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
 from autointerp.errors import CorpusError, SubjectError
 from autointerp.sampling.contexts import CorpusChunk
 from autointerp.sampling.readings import Checkpoint, SiteCalibration, TokenTable, has_direction
 from autointerp.subject.subject_model import SubjectModel
 
-__all__ = ["calibrate", "fit_output_scales", "mean_active_count", "output_scales", "own_space_mean"]
+__all__ = [
+    "calibrate",
+    "fit_output_scales",
+    "mean_active_count",
+    "output_scales",
+    "own_space_mean",
+    "principal_components",
+]
 
 
 @torch.no_grad()
@@ -70,18 +78,20 @@ def output_scales(
 ) -> list[float]:
     """The factor by which each dictionary's decoder would fit the calibration tokens best.
 
-    With y the activation in a dictionary's own space, b its decoder bias and d(x) = decode(encode(x)) - b,
+    With y the judged site's activation in a dictionary's own space, b its decoder bias and d(x) =
+    decode(encode(x)) - b,
     it is the s that makes the sum of ||y - b - s d(x)||^2 least: sum((y - b) . d) / sum(d . d). 1 for a
     dictionary that answers b everywhere (d = 0).
 
     Raises:
         SubjectError: an activation is not finite.
     """
-    sites = list(dict.fromkeys(dictionary.site for dictionary in dictionaries))
+    sites = sorted({site for dictionary in dictionaries for site in dictionary.sites})
     products = torch.zeros(len(dictionaries), 2, dtype=torch.float64)
     for activations in _activations(subject, sites, chunks):
         for index, dictionary in enumerate(dictionaries):
-            products[index] += _scale_products(dictionary.sae, activations[dictionary.site])
+            read, judged = activations[dictionary.reads], activations[dictionary.site]
+            products[index] += _scale_products(dictionary.sae, read, judged)
     return [cross / square if square > 0 else 1.0 for cross, square in products.tolist()]
 
 
@@ -104,16 +114,41 @@ def mean_active_count(subject: SubjectModel, dictionary: Checkpoint, chunks: Ite
         SubjectError: an activation is not finite.
     """
     active = token_count = 0
-    for activations in _activations(subject, [dictionary.site], chunks):
-        latents = dictionary.sae.encode_sparse(activations[dictionary.site])
+    for activations in _activations(subject, [dictionary.reads], chunks):
+        latents = dictionary.sae.encode_sparse(activations[dictionary.reads])
         active += len(latents.indices)
         token_count += latents.token_count
     return active / max(token_count, 1)
 
 
-def _scale_products(sae: SparseAutoencoder, x: Float[Tensor, "token d_model"]) -> Float[Tensor, " two"]:
-    """sum((y - b) . d) and sum(d . d)."""
-    own, _ = sae.normalization.apply(x.to(sae.decoder_weight))
+@torch.no_grad()
+def principal_components(
+    subject: SubjectModel, site: str, mean: Float[Tensor, " d_model"], chunks: Iterable[CorpusChunk]
+) -> Float[Tensor, "component d_model"]:
+    """Orthonormal directions of falling variance about `mean`, over the calibration tokens; float64.
+
+    Eigenvectors of the covariance, each with its largest entry positive, so that one text gives one answer.
+    Cost: d_model^2 flops a token and one eigendecomposition; memory: two matrices of d_model^2.
+
+    Raises:
+        SubjectError: an activation is not finite.
+    """
+    width = len(mean)
+    covariance = torch.zeros(width, width, dtype=torch.float64)
+    for activations in _activations(subject, [site], chunks):
+        centred = activations[site].double().cpu() - mean
+        covariance += centred.T @ centred
+    _, vectors = torch.linalg.eigh(covariance)
+    directions = vectors.T.flip(0)
+    largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
+    return directions * largest.sign()
+
+
+def _scale_products(
+    sae: SparseAutoencoder, x: Float[Tensor, "token d_model"], judged: Float[Tensor, "token d_out"]
+) -> Float[Tensor, " two"]:
+    """sum((y - b) . d) and sum(d . d); nulls of transcoders do not normalise, so y is in their own space."""
+    own, _ = sae.normalization.apply(judged.to(sae.encoder_bias))
     target = (own - sae.decoder_bias).double()
     answer = (sae.decode_sparse(sae.encode_sparse(x)) - sae.decoder_bias).double()
     return torch.stack([(target * answer).sum(), (answer * answer).sum()]).cpu()

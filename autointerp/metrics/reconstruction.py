@@ -38,12 +38,12 @@ from typing import ClassVar
 
 import polars as pl
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from autointerp.records import OBSERVATION_SCHEMA, observation_frame
 from autointerp.sampling.document_sums import DocumentSums, Terms
-from autointerp.sampling.readings import BatchReconstruction, Need, TokenTable
+from autointerp.sampling.readings import BatchReconstruction, Need, SiteReading, TokenTable
 
 __all__ = [
     "DEAD_FRACTION",
@@ -51,6 +51,7 @@ __all__ = [
     "ReconstructionFamily",
     "dead_observations",
     "latent_densities",
+    "normalized_mse_terms",
     "reconstruction_terms",
 ]
 
@@ -74,10 +75,9 @@ def reconstruction_terms(batch: BatchReconstruction) -> dict[str, Terms]:
     is_zero = reading.squared_norm == 0
     tiny = torch.finfo(x.dtype).tiny
     norms = reading.squared_norm.sqrt() * hat_squared_norm.sqrt()
-    unit_error = squared_error / reading.centred_squared_norm.clamp_min(tiny)
     raw = Terms(squared_error, reading.raw_baseline)
     terms = {
-        "normalized_mse": Terms(torch.where(reading.has_direction, unit_error, 0.0), reading.unit_baseline),
+        "normalized_mse": normalized_mse_terms(reading, x_hat),
         "normalized_mse_raw": raw,
         "explained_variance": raw,
         "cosine": Terms((product / norms.clamp_min(tiny)).clamp(-1.0, 1.0), (~is_zero).to(x.dtype)),
@@ -86,6 +86,14 @@ def reconstruction_terms(batch: BatchReconstruction) -> dict[str, Terms]:
         "norm_ratio": Terms(hat_squared_norm.sqrt(), reading.squared_norm.sqrt()),
     }
     return {_PREFIX + name: term for name, term in terms.items()}
+
+
+def normalized_mse_terms(reading: SiteReading, x_hat: Float[Tensor, "token d_model"]) -> Terms:
+    """Every token's share of the normalised MSE alone; see the module's table."""
+    error = x_hat - reading.x
+    tiny = torch.finfo(reading.x.dtype).tiny
+    unit_error = torch.linalg.vecdot(error, error) / reading.centred_squared_norm.clamp_min(tiny)
+    return Terms(torch.where(reading.has_direction, unit_error, 0.0), reading.unit_baseline)
 
 
 class ReconstructionFamily:

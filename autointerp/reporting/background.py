@@ -14,6 +14,8 @@ _SHOWN_HASH_DIGITS = 12
 _NORMALIZATION_WORDS = {
     "none": "raw is activations as the subject makes them",
     "layer_norm": "layer_norm is activations normalised per token, and errors are measured after undoing it",
+    "constant_norm": "constant_norm is tokens brought to one norm, and errors are measured after undoing it",
+    "scale": "scale(s) is activations times a constant, and errors are measured after undoing it",
 }
 
 
@@ -86,7 +88,7 @@ def _checkpoint_row(checkpoint: CheckpointSummary, shape: Sequence[int]) -> Row:
                 detail=f"{numbers.count(checkpoint.d_model)} dimensions",
                 sparkline=tuple(count / tallest for count in shape) if tallest else (),
             ),
-            Cell(checkpoint.site, sort=checkpoint.site, kind="code"),
+            Cell(_site_words(checkpoint), sort=checkpoint.site, kind="code"),
             Cell("raw" if checkpoint.normalization == "none" else checkpoint.normalization),
             Cell(checkpoint.sha256[:_SHOWN_HASH_DIGITS], kind="code", hint=checkpoint.sha256),
             Cell("; ".join(checkpoint.notes)),
@@ -95,10 +97,22 @@ def _checkpoint_row(checkpoint: CheckpointSummary, shape: Sequence[int]) -> Row:
     )
 
 
+def _site_words(checkpoint: CheckpointSummary) -> str:
+    """A transcoder's two sites stand in one cell, in the order in which it works."""
+    if checkpoint.input_site is None:
+        return checkpoint.site
+    return f"{checkpoint.input_site} → {checkpoint.site}"
+
+
 def _normalization_lead(checkpoints: Sequence[CheckpointSummary]) -> str:
     """Which inputs are raw and which normalised; a warning where both occur."""
     kinds = list(dict.fromkeys(checkpoint.normalization for checkpoint in checkpoints))
-    words = [_NORMALIZATION_WORDS.get(kind, f"{kind} is what its format says") for kind in kinds]
+    words = list(
+        dict.fromkeys(
+            _NORMALIZATION_WORDS.get(kind.partition("(")[0], f"{kind} is what its format says")
+            for kind in kinds
+        )
+    )
     text = f"Input: {'; '.join(words)}." if words else "No checkpoint was evaluated."
     return f"{text} Both kinds occur in this report." if len(kinds) > 1 else text
 

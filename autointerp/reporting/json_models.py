@@ -47,9 +47,10 @@ class CheckpointJson(_Model):
     architecture: str
     latent_count: int
     d_model: int
-    site: str
+    site: str = Field(description="What it reconstructs or predicts, and where it is judged.")
+    input_site: str | Absent = Field(default=None, description="What it reads, if that is another place.")
     role: Literal["checkpoint", "null"]
-    normalization: str = Field(description="What the dictionary does to its input: none, layer_norm.")
+    normalization: str = Field(description="What the dictionary does to its input: none, layer_norm, ...")
     notes: tuple[str, ...] = ()
 
 

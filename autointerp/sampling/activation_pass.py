@@ -119,6 +119,8 @@ class ActivationPass:
         self._subject = subject
         self._checkpoints = tuple(checkpoints)
         self._sites = tuple(dict.fromkeys(checkpoint.site for checkpoint in checkpoints))
+        """Where dictionaries are judged; what they read comes on top."""
+        self._read_sites = tuple(dict.fromkeys([*self._sites, *(entry.reads for entry in checkpoints)]))
         self._calibration = calibration
         self.constant_ablations = ConstantAblations(subject)
         """Says, once a batch was measured, at which sites one distribution stood for the ablated passes."""
@@ -204,7 +206,7 @@ class ActivationPass:
             name=name,
             cost=cost,
         )
-        work.run_clean(self._sites)
+        work.run_clean(self._read_sites)
         return work
 
     def _recorder(self, checkpoint: Checkpoint, documents: Sequence[str], chunk_name: str) -> Recorder:
@@ -216,7 +218,7 @@ class ActivationPass:
         return Recorder(checkpoint, self._wanted, metrics, firing, chunk_name)
 
     def _feed(self, work: BatchPasses, recorders: Sequence[Recorder]) -> None:
-        """Hand a batch to every dictionary, site by site: one site's shared work is alive at a time."""
+        """Hand a batch to every dictionary, by judged site: the shared work of one is alive at a time."""
         for site in self._sites:
             reading = work.reading(site)
             ablated = work.ablated(reading)

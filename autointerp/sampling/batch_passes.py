@@ -113,10 +113,14 @@ class BatchPasses:
                 "the subject's loss is not finite", where=self._name, remedy="load it in float32"
             )
 
-    def reading(self, site: str) -> SiteReading:
+    def activations(self, site: str) -> Float[Tensor, "token d_model"]:
         """The clean activations of a site at the real tokens, at least in float32."""
         activations = _flat(self._activations[site])[self.tokens.flat_index]
-        x = activations.to(torch.promote_types(activations.dtype, torch.float32))
+        return activations.to(torch.promote_types(activations.dtype, torch.float32))
+
+    def reading(self, site: str) -> SiteReading:
+        """The clean activations of a site, with what dictionaries judged there share."""
+        x = self.activations(site)
         calibration = self._calibration[site]
         means = SiteMeans(calibration.mean.to(x.device, x.dtype), calibration.unit_mean.to(x.device, x.dtype))
         reading = SiteReading(site, x, means)

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder, SparseLatents
+from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
+from autointerp.checkpoints.sparse_latents import SparseLatents
 from autointerp.errors import SubjectError
 from autointerp.sampling.contexts import TokenBatch
 
@@ -60,7 +61,20 @@ class Checkpoint:
     name: str
     sae: SparseAutoencoder
     site: str
-    """A name that `SubjectModel.read` takes, e.g. `blocks.8.hook_resid_post`."""
+    """What it reconstructs or predicts, and is judged at: a name that `SubjectModel.read` takes, e.g.
+    `blocks.8.hook_resid_post`."""
+    input_site: str | None = None
+    """What it reads, if that is another place (a transcoder)."""
+
+    @property
+    def reads(self) -> str:
+        """The name of the site that it reads."""
+        return self.input_site or self.site
+
+    @property
+    def sites(self) -> frozenset[str]:
+        """The sites whose activations it needs."""
+        return frozenset((self.reads, self.site))
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,11 +63,16 @@ class Recorder:
     def _reconstructed(
         self, work: BatchPasses, reading: SiteReading, ablated: Ablated
     ) -> BatchReconstruction:
-        sae = self.checkpoint.sae
-        if sae.d_model != reading.x.shape[1]:
-            raise CheckpointError(f"d_model is {sae.d_model}, the site's width {reading.x.shape[1]}")
+        sae, reads = self.checkpoint.sae, self.checkpoint.reads
+        x = reading.x if reads == reading.site else work.activations(reads)
+        if (sae.d_model, sae.d_out) != (x.shape[1], reading.x.shape[1]):
+            raise CheckpointError(
+                f"d_model is {sae.d_model}, the site's width {x.shape[1]}"
+                if sae.d_model != x.shape[1]
+                else f"d_out is {sae.d_out}, the output site's width {reading.x.shape[1]}"
+            )
         with work.cost.step("reconstruction"):
-            x_hat, latents = sae.reconstruct_sparse(reading.x)
+            x_hat, latents = sae.reconstruct_sparse(x)
         if not bool(torch.isfinite(x_hat).all()):
             raise CheckpointError("its reconstruction is not finite")
         losses = work.losses(reading, x_hat, ablated)

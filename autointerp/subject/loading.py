@@ -1,43 +1,37 @@
-"""Turns a local folder or the name of a hub model into a model and its tokenizer, offline where it can."""
+"""Turns a subject's files into a model and its tokenizer, and checks that they are whole."""
 
 import hashlib
 import json
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from autointerp.errors import SubjectError
-
-__all__ = [
-    "SubjectParts",
-    "fingerprint_of_folder",
-    "fingerprint_of_model",
-    "load_parts",
-    "quiet_transformers",
-]
-
-_SMALL_FILES = (
-    "*.json",
-    "*.jinja",
-    "merges.txt",
-    "vocab.txt",
-    "tokenizer.model",
-    "*.tiktoken",
-    "spiece.model",
+from autointerp.subject.placement import (
+    DeviceMap,
+    check_coverage,
+    checked_device,
+    checked_device_map,
+    may_use_disk,
+    plain_tensors,
+    require_accelerate,
+    weights_at_hand,
 )
-_SAFETENSORS = ("model.safetensors", "model-*.safetensors")
-_PICKLES = ("pytorch_model.bin", "pytorch_model-*.bin")
-_HASH_BLOCK_BYTES = 1 << 22
+from autointerp.subject.quantization import quantization_config
+from autointerp.subject.quiet import quiet_transformers
+from autointerp.subject.subject_files import SubjectFiles, fingerprint_of_folder, has_weights, locate
+
+__all__ = ["SubjectParts", "fingerprint_of_model", "load_parts"]
 
 _FAULTS = (
     OSError,
@@ -63,162 +57,135 @@ class SubjectParts:
     name: str
     revision: str | None
     sha256: str
+    saved_from: str | None
+    """What the model's configuration says that it was loaded from before it was saved."""
 
 
 def load_parts(
-    name_or_path: str | Path, *, revision: str | None, dtype: torch.dtype, device: str | torch.device
+    name_or_path: str | Path,
+    *,
+    revision: str | None,
+    dtype: torch.dtype | Literal["auto"],
+    device: str | torch.device,
+    device_map: DeviceMap | None,
+    quantization: str | Mapping[str, Any] | None,
 ) -> SubjectParts:
     """Find the files, load model and tokenizer, check that every weight came from the files and is finite.
 
     Raises:
         SubjectError: as `SubjectModel.load` says.
     """
-    folder, name, commit = _locate(name_or_path, revision)
-    target = _checked_device(device)
+    files = locate(name_or_path, revision)
+    stated = _stated_config(files)
+    options: dict[str, Any] = {"dtype": dtype}
+    if quantization is not None:
+        options["quantization_config"] = quantization_config(quantization, stated=stated, name=files.name)
+    is_quantized = quantization is not None or stated.get("quantization_config") is not None
+    target = checked_device(device) if device_map is None else None
+    if device_map is not None:
+        options["device_map"] = checked_device_map(device_map, name=files.name)
+    elif is_quantized:
+        # Packed weights may not be moved afterwards.
+        require_accelerate("a quantised model", name=files.name)
+        options["device_map"] = {"": target}
     with quiet_transformers():
-        config = _load_config(folder, name)
-        tokenizer = _load_tokenizer(folder, name)
-        model = _load_model(folder, name, config, dtype)
-    _check_weights(model, name)
-    return SubjectParts(model.to(target), tokenizer, name, commit, fingerprint_of_folder(folder))
-
-
-def _checked_device(device: str | torch.device) -> torch.device:
-    try:
-        target = torch.device(device)
-        torch.empty(0, device=target)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise SubjectError(
-            f"there is no usable device {device!r} ({_reason(error)})", remedy="use --device cpu"
-        ) from error
-    return target
-
-
-# ---- where the files are ----------------------------------------------------------------------------
-
-
-def _locate(name_or_path: str | Path, revision: str | None) -> tuple[Path, str, str | None]:
-    """Folder with the files, name for the report, commit (hub models only)."""
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        return path, path.resolve().name, None
-    text = str(name_or_path)
-    if path.exists():
-        raise SubjectError("this is a file", where=text, remedy="name the folder that holds config.json")
-    if (
-        isinstance(name_or_path, Path)
-        or text.startswith((".", "/", "~"))
-        or "\\" in text
-        or text.count("/") > 1
-    ):
-        raise SubjectError("there is no such folder", where=text, remedy="check the path of the subject")
-    folder = _download(text, revision)
-    return folder, text, folder.name
-
-
-def _download(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    def fetch(patterns: Sequence[str]) -> Path:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
-
-    try:
-        with quiet_transformers():
-            folder = fetch((*_SMALL_FILES, *_SAFETENSORS))
-            if not _matching(folder, _SAFETENSORS):
-                folder = fetch((*_SMALL_FILES, *_PICKLES))
-    except GatedRepoError as error:
-        remedy = "accept its licence on the hub and log in with `hf auth login`"
-        raise SubjectError("access to this model is restricted", where=name, remedy=remedy) from error
-    except RevisionNotFoundError as error:
-        raise SubjectError(f"it has no revision {revision!r}", where=name, remedy="check the name") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        remedy = "give the path of a local folder or a name such as openai-community/gpt2"
-        raise SubjectError(
-            "no such folder, and no such model on the hub", where=name, remedy=remedy
-        ) from error
-    except (EntryNotFoundError, OSError) as error:
-        remedy = "give the path of a local folder, or download the model while there is a connection"
-        raise SubjectError(
-            "no such folder, and the Hugging Face hub cannot be reached", where=name, remedy=remedy
-        ) from error
-    return folder
-
-
-def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    return sorted(
-        path for path in folder.iterdir() if path.is_file() and any(fnmatch(path.name, p) for p in patterns)
+        config = _load_config(files, stated)
+        tokenizer = _load_tokenizer(files)
+        model = _load_with_offload_folder(files, config, options)
+        check_coverage(model, options.get("device_map"), name=files.name)
+        _check_weights(model, files.name)
+    if target is not None and not is_quantized:
+        model = model.to(target)
+    saved_from = stated.get("_name_or_path")
+    return SubjectParts(
+        model,
+        tokenizer,
+        files.name,
+        files.revision,
+        fingerprint_of_folder(files.folder),
+        saved_from if isinstance(saved_from, str) else None,
     )
 
 
-# ---- loading ----------------------------------------------------------------------------------------
-
-
-def _load_config(folder: Path, name: str) -> Any:
-    from transformers import AutoConfig
-
-    path = folder / "config.json"
+def _stated_config(files: SubjectFiles) -> dict[str, Any]:
+    path = files.folder / "config.json"
     if not path.is_file():
         raise SubjectError(
-            "the folder has no config.json", where=name, remedy="name a Hugging Face model's folder"
+            "the folder has no config.json", where=files.name, remedy="name a Hugging Face model's folder"
         )
     try:
         stated = json.loads(path.read_bytes())
     except ValueError as error:
-        raise SubjectError("config.json is not JSON", where=name, remedy="get an undamaged copy") from error
+        raise SubjectError(
+            "config.json is not JSON", where=files.name, remedy="get an undamaged copy"
+        ) from error
     if not isinstance(stated, dict) or "model_type" not in stated:
         raise SubjectError(
-            "config.json has no model_type", where=name, remedy="use a model saved by transformers"
+            "config.json has no model_type", where=files.name, remedy="use a model saved by transformers"
         )
+    return stated
+
+
+def _load_config(files: SubjectFiles, stated: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
     except _FAULTS as error:
-        raise _unusable(error, name, stated) from error
+        raise _unusable(error, files.name, stated) from error
 
 
-def _load_tokenizer(folder: Path, name: str) -> Any:
+def _load_tokenizer(files: SubjectFiles) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
     except _FAULTS as error:
         raise SubjectError(
             f"its tokenizer cannot be loaded ({_reason(error)})",
-            where=name,
+            where=files.name,
             remedy="the folder needs the tokenizer's files, such as tokenizer.json",
         ) from error
 
 
-def _load_model(folder: Path, name: str, config: Any, dtype: torch.dtype) -> nn.Module:
+def _load_with_offload_folder(files: SubjectFiles, config: Any, options: dict[str, Any]) -> nn.Module:
+    """Load it; a device map that puts weights on disk may need a folder for as long as the model lives."""
+    if not may_use_disk(options.get("device_map")):
+        return _load_model(files, config, options)
+    folder = tempfile.mkdtemp(prefix="subject-")
+    try:
+        model = _load_model(files, config, options | {"offload_folder": folder})
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
+    return model
+
+
+def _load_model(files: SubjectFiles, config: Any, options: dict[str, Any]) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
-    if not _matching(folder, (*_SAFETENSORS, *_PICKLES)):
+    name = files.name
+    if not has_weights(files.folder):
         raise SubjectError(
             "the folder has no weights", where=name, remedy="it needs model.safetensors or pytorch_model.bin"
         )
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
+            files.folder,
             config=config,
-            dtype=dtype,
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported below, with the missing ones
+            **options,
         )
     except SafetensorError as error:
         raise SubjectError(
             f"its weights are damaged ({_reason(error)})", where=name, remedy="get an undamaged copy"
         ) from error
     except _FAULTS as error:
-        raise _unusable(error, name, config.to_dict()) from error
+        raise _unusable(error, name, config.to_dict(), spread="device_map" in options) from error
     mismatched = (key if isinstance(key, str) else key[0] for key in report["mismatched_keys"])
     absent = sorted({*report["missing_keys"], *mismatched})
     if absent:
@@ -230,8 +197,8 @@ def _load_model(folder: Path, name: str, config: Any, dtype: torch.dtype) -> nn.
     return model
 
 
-def _unusable(error: Exception, name: str, config: dict[str, Any]) -> SubjectError:
-    """Say in our words what transformers found wrong."""
+def _unusable(error: Exception, name: str, config: dict[str, Any], *, spread: bool = False) -> SubjectError:
+    """Say in our words what transformers found wrong; `spread`: with a device map."""
     kind = config.get("model_type")
     if "trust_remote_code" in str(error):
         return SubjectError(
@@ -245,10 +212,18 @@ def _unusable(error: Exception, name: str, config: dict[str, Any]) -> SubjectErr
             where=name,
             remedy="use a decoder-only language model",
         )
+    if isinstance(error, ImportError):
+        return SubjectError(
+            f"it needs a package that is not there ({_reason(error)})",
+            where=name,
+            remedy="install what it names",
+        )
     return SubjectError(
         f"it cannot be loaded as a model of type {kind!r} ({_reason(error)})",
         where=name,
-        remedy="get an undamaged copy, or a newer transformers if the architecture is new",
+        remedy="check device map and quantisation, or get an undamaged copy"
+        if spread
+        else "get an undamaged copy, or a newer transformers if the architecture is new",
     )
 
 
@@ -257,27 +232,25 @@ def _reason(error: BaseException) -> str:
 
 
 def _check_weights(model: nn.Module, name: str) -> None:
-    for key, weight in model.named_parameters():
-        # The sum is finite only if every entry is; float32 has room for the sum of any sane tensor.
-        if weight.is_floating_point() and not bool(torch.isfinite(weight.detach().sum(dtype=torch.float32))):
-            raise SubjectError(
-                f"its weight {key} holds NaN or infinity", where=name, remedy="get an undamaged copy"
-            )
+    for path, module in model.named_modules():
+        with weights_at_hand(module):
+            for key, weight in module.named_parameters(recurse=False):
+                if not all(_is_finite(part) for part in plain_tensors(weight.detach())):
+                    raise SubjectError(
+                        f"its weight {f'{path}.{key}'.lstrip('.')} holds NaN or infinity",
+                        where=name,
+                        remedy="get an undamaged copy",
+                    )
 
 
-# ---- identity ---------------------------------------------------------------------------------------
-
-
-def fingerprint_of_folder(folder: Path) -> str:
-    """SHA-256 over names and bytes of the files that make the model: configuration, weights, tokenizer."""
-    weights = _matching(folder, _SAFETENSORS) or _matching(folder, _PICKLES)
-    digest = hashlib.sha256()
-    for path in sorted({*_matching(folder, _SMALL_FILES), *weights}):
-        digest.update(path.name.encode() + b"\0" + path.stat().st_size.to_bytes(8, "little"))
-        with path.open("rb") as file:
-            while block := file.read(_HASH_BLOCK_BYTES):
-                digest.update(block)
-    return digest.hexdigest()
+def _is_finite(weight: Tensor) -> bool:
+    """Whether all entries are numbers; whole numbers are, packed weights among them."""
+    if not weight.is_floating_point():
+        return True
+    if weight.itemsize == 1:  # the 8-bit types have no sum
+        weight = weight.float()
+    # The sum is finite only if every entry is; float32 has room for the sum of any sane tensor.
+    return bool(torch.isfinite(weight.sum(dtype=torch.float32)))
 
 
 def fingerprint_of_model(model: Any) -> str:
@@ -285,35 +258,19 @@ def fingerprint_of_model(model: Any) -> str:
     digest = hashlib.sha256(type(model).__name__.encode())
     digest.update(json.dumps(model.config.to_dict(), sort_keys=True, default=str).encode())
     for key, weight in sorted(model.state_dict().items()):
+        if not isinstance(weight, Tensor):  # what else a quantised module saves
+            digest.update(f"{key} {weight}".encode())
+            continue
         digest.update(f"{key} {weight.dtype} {tuple(weight.shape)}".encode())
-        raw = weight.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(memoryview(raw.numpy()))
+        for part in plain_tensors(weight.detach()):
+            digest.update(memoryview(_bytes(part, key)))
     return digest.hexdigest()
 
 
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence progress bars, log lines and warnings of the hub's libraries while open, and only then."""
-    from huggingface_hub.utils import are_progress_bars_disabled
-    from huggingface_hub.utils import disable_progress_bars as disable_hub_bars
-    from huggingface_hub.utils import enable_progress_bars as enable_hub_bars
-    from transformers.utils import logging
-
-    verbosity, bars, hub_bars = (
-        logging.get_verbosity(),
-        logging.is_progress_bar_enabled(),
-        not are_progress_bars_disabled(),
-    )
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    disable_hub_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-        if hub_bars:
-            enable_hub_bars()
+def _bytes(weight: Tensor, key: str) -> Any:
+    if weight.device.type == "meta":
+        raise SubjectError(
+            f"its weight {key} is not in memory, so that it cannot be identified by its weights",
+            remedy="give `sha256`, or load it with SubjectModel.load",
+        )
+    return weight.cpu().contiguous().flatten().view(torch.uint8).numpy()

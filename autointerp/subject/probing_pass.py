@@ -26,6 +26,8 @@ class Probe:
     """What the pass has shown."""
 
     d_model: int
+    dtype: torch.dtype
+    """Of the residual stream."""
     vocabulary_size: int
     forms: Mapping[nn.Module, int | None]
     """For each block how many entries its output has as a tuple; None for a bare tensor."""
@@ -62,7 +64,8 @@ def probe(run: Run, blocks: Blocks, tokens: Int[Tensor, "batch position"], *, na
     forms = {
         block: len(output) if isinstance(output, tuple | list) else None for block, output in seen.items()
     }
-    return Probe(first_tensor(seen[blocks.modules[0]]).shape[-1], logits.shape[-1], forms)
+    stream = first_tensor(seen[blocks.modules[0]])
+    return Probe(stream.shape[-1], stream.dtype, logits.shape[-1], forms)
 
 
 def _check_blocks(seen: Mapping[nn.Module, Any], blocks: Blocks, name: str) -> None:

@@ -1,7 +1,8 @@
 """Turns the name of a site into a place in a subject's module tree; knows no model by name.
 
-A site is written as TransformerLens writes it (`blocks.8.hook_resid_post`) or as the path of a module of
-the Hugging Face model (`model.layers.3.mlp`), which then means that module's output.
+A site is written as TransformerLens 3.2 writes it (`blocks.8.hook_resid_post`), or as the path of a module
+of the Hugging Face model (`model.layers.3.mlp`), which means that module's output; `PATH:input` means what
+the module is given.
 """
 
 import re
@@ -12,15 +13,56 @@ from torch import nn
 
 from autointerp.errors import SiteError, SubjectError
 
-__all__ = ["Blocks", "Site", "find_blocks", "parse_site"]
+__all__ = ["Blocks", "Site", "SiteKind", "block_site_name", "find_blocks", "parse_site"]
 
-SiteKind = Literal["resid_pre", "resid_mid", "resid_post", "mlp_out", "attn_out", "module"]
+SiteKind = Literal[
+    "resid_pre",
+    "resid_mid",
+    "resid_post",
+    "attn_out",
+    "mlp_out",
+    "attn_in",
+    "mlp_in",
+    "z",
+    "mlp_post",
+    "attn_own_out",
+    "mlp_own_out",
+    "attn_normalized",
+    "mlp_normalized",
+    "module_output",
+    "module_input",
+]
 
-_BLOCK_SITE = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|mlp_out|attn_out)")
+_SUFFIXES: dict[str, SiteKind] = {
+    "hook_resid_pre": "resid_pre",
+    "hook_resid_mid": "resid_mid",
+    "hook_resid_post": "resid_post",
+    "hook_attn_out": "attn_out",
+    "hook_mlp_out": "mlp_out",
+    "attn.hook_in": "attn_in",
+    "mlp.hook_in": "mlp_in",
+    "attn.hook_z": "z",
+    "mlp.hook_post": "mlp_post",
+    "attn.hook_out": "attn_own_out",
+    "mlp.hook_out": "mlp_own_out",
+    "ln1.hook_normalized": "attn_normalized",
+    "ln2.hook_normalized": "mlp_normalized",
+}
+"""What follows `blocks.<layer>.` in a name -> which place of the block it is.
+
+`hook_attn_out` and `hook_mlp_out` are what a branch adds to the residual stream. `attn.hook_out` and
+`mlp.hook_out` are what attention and MLP return: the same, but for families that send it through a norm of
+its own first (Gemma 2 and 3). `attn.hook_in` and `mlp.hook_in` are what the two are given, `attn.hook_z` and
+`mlp.hook_post` what their last projection is given (heads side by side). `hook_normalized` is the residual
+as the norm before the branch scales it, before that norm's gain and bias.
+"""
+
+_BLOCK_SITE = re.compile(rf"blocks\.(\d+)\.({'|'.join(map(re.escape, _SUFFIXES))})")
 _MODULE_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
+_INPUT = ":input"
 _REMEDY = (
-    "name a residual or branch site (blocks.<layer>.hook_resid_pre, hook_resid_mid, hook_resid_post, "
-    "hook_mlp_out, hook_attn_out) or the path of a module of the model (model.layers.3.mlp)"
+    f"name a place in a block (blocks.<layer>. and one of {', '.join(_SUFFIXES)}), the path of a module of "
+    "the model (model.layers.3.mlp) for what it returns, or PATH:input for what it is given"
 )
 
 
@@ -35,6 +77,12 @@ class Site:
     """Index of the block, from 0; None for a module path."""
     module: str | None = None
     """Path of the module; None for a block site."""
+
+
+def block_site_name(layer: int, kind: SiteKind) -> str:
+    """How TransformerLens writes the place of that kind in a block."""
+    suffix = next(suffix for suffix, named in _SUFFIXES.items() if named == kind)
+    return f"blocks.{layer}.{suffix}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +113,13 @@ def parse_site(text: str) -> Site:
         SiteError: the text is neither a known block site nor the path of a module.
     """
     if block := _BLOCK_SITE.fullmatch(text):
-        return Site(text, block[2], layer=int(block[1]))  # type: ignore[arg-type]
-    if any(part.startswith("hook_") for part in text.split(".")):
+        return Site(text, _SUFFIXES[block[2]], layer=int(block[1]))
+    path = text.removesuffix(_INPUT)
+    if any(part.startswith("hook_") for part in path.split(".")):
         raise SiteError("this hook point is not supported", where=f"site {text!r}", remedy=_REMEDY)
-    if not _MODULE_PATH.fullmatch(text):
+    if not _MODULE_PATH.fullmatch(path):
         raise SiteError("this is not the name of a site", where=f"site {text!r}", remedy=_REMEDY)
-    return Site(text, "module", module=text)
+    return Site(text, "module_output" if path == text else "module_input", module=path)
 
 
 def find_blocks(model: nn.Module, *, expected_count: int | None = None) -> Blocks:

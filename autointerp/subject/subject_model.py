@@ -1,21 +1,26 @@
 """Runs a language model: reads its sites, replaces one of them, and goes on from there."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from autointerp.errors import SiteError, SubjectError
-from autointerp.subject.hooks import StopReadingError, as_positions, on_input, on_output, pass_through
+from autointerp.subject.attaching import keeper, reading, replacing
+from autointerp.subject.hooks import StopReadingError, on_input
 from autointerp.subject.loading import fingerprint_of_model, load_parts
+from autointerp.subject.placement import DeviceMap, devices_of, entry_device
 from autointerp.subject.places import Places
 from autointerp.subject.probing_pass import probe, probe_tokens
+from autointerp.subject.quantization import describe_quantization, parameter_count
+from autointerp.subject.reentry import Reentry
 from autointerp.subject.sites import Blocks, Site, find_blocks
 
 __all__ = ["SubjectModel", "SubjectPass"]
@@ -45,6 +50,7 @@ class SubjectModel:
         name: str,
         revision: str | None = None,
         sha256: str | None = None,
+        saved_from: str | None = None,
     ) -> None:
         """Wrap a Hugging Face causal language model that is already in memory.
 
@@ -54,6 +60,7 @@ class SubjectModel:
             name: what the report calls it.
             revision: commit of the hub it came from, where known.
             sha256: hash over its files; without it, over its configuration and weights in memory.
+            saved_from: what it was called when it was saved, where known.
 
         Raises:
             SubjectError: the model has no blocks, gives no finite logits, or lets a token see later ones.
@@ -63,6 +70,8 @@ class SubjectModel:
         self.name = name
         self.revision = revision
         self.sha256 = sha256 or fingerprint_of_model(model)
+        stated = getattr(model.config, "_name_or_path", None)
+        self._saved_from = (stated or "") if saved_from is None else saved_from
         self.blocks: Blocks = find_blocks(model, expected_count=self._configured("num_hidden_layers"))
         few = probe_tokens(
             vocabulary_size=self._configured("vocab_size") or 2,
@@ -70,10 +79,13 @@ class SubjectModel:
             device=self.device,
         )
         seen = probe(self._run, self.blocks, few, name=name)
-        self.d_model, self.vocabulary_size, self._forms = seen.d_model, seen.vocabulary_size, seen.forms
+        self.d_model, self.vocabulary_size = seen.d_model, seen.vocabulary_size
+        self.dtype: torch.dtype = seen.dtype
+        """What it computes in: of its activations, and of its weights unless they are quantised."""
         self._places = Places(self.model, self.blocks, name=name, run=self._run, tokens=few)
+        self._reentry = Reentry(self._places, self.blocks, seen.forms, run=self._run, tokens=few)
         self._few_tokens = few
-        self._widths: dict[str, int] = {}
+        self._seen: dict[str, tuple[int, torch.device]] = {}
 
     @classmethod
     def load(
@@ -81,19 +93,45 @@ class SubjectModel:
         name_or_path: str | Path,
         *,
         revision: str | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | Literal["auto"] = torch.float32,
         device: str | torch.device = "cpu",
+        device_map: DeviceMap | None = None,
+        quantization: str | Mapping[str, Any] | None = None,
     ) -> "SubjectModel":
         """Load a local folder (never touching the network) or a model of the Hugging Face hub.
 
-        Code that comes with a model is never run.
+        Code that comes with a model is never run. A model that is stored quantised is loaded so.
+
+        Args:
+            name_or_path: folder, or name on the hub.
+            revision: of a hub model.
+            dtype: what to compute in; "auto": the type that it is stored in.
+            device: where to compute; without a device map only.
+            device_map: spreads it over devices, or leaves weights off them until they are used: "auto", or
+                from paths of modules to devices. Needs `accelerate`. Tokens go to the first device; what is
+                read comes back on the device where it was.
+            quantization: quantises it while loading: "bitsandbytes-4bit", "bitsandbytes-8bit", or a table
+                as a model's config.json holds it under `quantization_config`.
 
         Raises:
-            SubjectError: there is no such model, it is damaged, incomplete or not a causal language model.
+            SubjectError: there is no such model, it is damaged, incomplete or not a causal language model,
+                or it cannot be placed or quantised as asked.
         """
-        parts = load_parts(name_or_path, revision=revision, dtype=dtype, device=device)
+        parts = load_parts(
+            name_or_path,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            device_map=device_map,
+            quantization=quantization,
+        )
         return cls(
-            parts.model, parts.tokenizer, name=parts.name, revision=parts.revision, sha256=parts.sha256
+            parts.model,
+            parts.tokenizer,
+            name=parts.name,
+            revision=parts.revision,
+            sha256=parts.sha256,
+            saved_from=parts.saved_from or "",
         )
 
     # ---- what it is ---------------------------------------------------------------------------------
@@ -104,16 +142,18 @@ class SubjectModel:
         return len(self.blocks.modules)
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Type of its weights, and so of its activations."""
-        kind: torch.dtype = next(self.model.parameters()).dtype
-        return kind
+    def device(self) -> torch.device:
+        """Where it computes; of a model on several devices the first, where tokens go."""
+        return entry_device(self.model)
 
     @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        place: torch.device = next(self.model.parameters()).device
-        return place
+    def known_names(self) -> tuple[str, ...]:
+        """What a checkpoint may call it: its name, what it was saved from, and the last parts of both."""
+        found: list[str] = []
+        for name in (self.name, self._saved_from):
+            is_path = name.startswith(("/", "~", ".")) or "\\" in name
+            found += ["" if is_path else name, re.split(r"[/\\]", name.rstrip("/\\"))[-1]]
+        return tuple(dict.fromkeys(name for name in found if name.strip(".~")))
 
     @property
     def context_limit(self) -> int | None:
@@ -122,11 +162,12 @@ class SubjectModel:
 
     @cached_property
     def parameter_count(self) -> int:
-        """How many weights it has, shared ones counted once."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        """How many weights it has, shared ones counted once, packed ones for all that they stand for."""
+        return parameter_count(self.model)
 
     def describe(self) -> dict[str, Any]:
         """What a report says about it: plain values, no path of this machine."""
+        quantization, devices = describe_quantization(self.model), ", ".join(devices_of(self.model))
         return {
             "name": self.name,
             "revision": self.revision,
@@ -139,6 +180,8 @@ class SubjectModel:
             "context_limit": self.context_limit,
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device.type,
+            **({"quantization": quantization} if quantization else {}),
+            **({"device_map": devices} if devices else {}),
         }
 
     def width(self, site: str | Site) -> int:
@@ -147,10 +190,21 @@ class SubjectModel:
         Raises:
             SiteError: the subject has no such site.
         """
+        return self._at(site)[0]
+
+    def site_device(self, site: str | Site) -> torch.device:
+        """Where what is read at a site lies; elsewhere than `device` only with a device map.
+
+        Raises:
+            SiteError: the subject has no such site.
+        """
+        return self._at(site)[1]
+
+    def _at(self, site: str | Site) -> tuple[int, torch.device]:
         site = self._places.checked(site)
-        if site.name not in self._widths:
-            self._widths[site.name] = self.read(self._few_tokens[:1], [site])[site.name].shape[-1]
-        return self._widths[site.name]
+        if site.name not in self._seen:
+            self.read(self._few_tokens[:1], [site])
+        return self._seen[site.name]
 
     def canonical_site(self, name: str) -> str:
         """The one name of a place that can be written in several ways.
@@ -197,6 +251,7 @@ class SubjectModel:
             try:
                 self._run(tokens, mask)
             except StopReadingError:
+                self._note(activations)
                 return activations
         raise _never_ran(wanted, activations)
 
@@ -218,12 +273,16 @@ class SubjectModel:
         with ExitStack() as stack:
             self._watch(wanted, activations, tokens, stack)
             for layer in layers:
-                keep = _keeper(block_inputs, layer, tokens)
+                keep = keeper(block_inputs, layer, tokens)
                 stack.enter_context(on_input(self.blocks.modules[layer or 0], keep))
             logits = self._run(tokens, mask)
         if len(activations) < len(wanted):
             raise _never_ran(wanted, activations)
+        self._note(activations)
         return SubjectPass(activations, logits, tokens, mask, block_inputs)
+
+    def _note(self, activations: Mapping[str, Tensor]) -> None:
+        self._seen |= {name: (value.shape[-1], value.device) for name, value in activations.items()}
 
     def _watch(
         self,
@@ -235,12 +294,8 @@ class SubjectModel:
         stop_at: int | None = None,
     ) -> None:
         for name, site in wanted.items():
-            stack.enter_context(self._at(site, _keeper(activations, name, tokens, stop_at=stop_at)))
-
-    def _at(self, site: Site, change: Callable[[Tensor], Tensor | None]) -> AbstractContextManager[None]:
-        """A context in which `change` is given what goes by at the site."""
-        attach = on_input if site.kind in ("resid_pre", "resid_mid") else on_output
-        return attach(self._places.module(site), change)
+            keep = keeper(activations, name, tokens, stop_at=stop_at)
+            stack.enter_context(reading(self._places, site, keep))
 
     # ---- replacing ----------------------------------------------------------------------------------
 
@@ -277,41 +332,9 @@ class SubjectModel:
             tokens, mask = self._checked_tokens(subject_pass, attention_mask)
             block_inputs = {}
         new = self._checked_activations(site, activations, tokens)
-        with ExitStack() as stack:
-            self._skip_below(site, block_inputs, stack)
-            if site.kind == "resid_mid":
-                self._replace_middle(site, new, stack)
-            else:
-                # A copy, since some models add to it in place (Falcon's MLP output).
-                stack.enter_context(self._at(site, lambda old: new.view(old.shape).clone()))
+        below = self._reentry.skipping_below(site, block_inputs)
+        with below, replacing(self._places, self.blocks, site, new):
             return self._run(tokens, mask)
-
-    def _skip_below(self, site: Site, block_inputs: Mapping[int, Tensor], stack: ExitStack) -> None:
-        """Let the blocks that the site does not depend on compute nothing."""
-        edge, inner = self._places.edge_layer(site), self._places.inner_layer(site)
-        blocks = self.blocks.modules
-        if edge is not None:
-            first = edge + (site.kind == "resid_post")
-            stack.enter_context(pass_through(blocks[:first], self._forms))
-        elif inner is not None and inner in block_inputs:
-            stack.enter_context(pass_through(blocks[:inner], self._forms))
-            stack.enter_context(on_input(blocks[inner], lambda _old: block_inputs[inner].clone()))
-
-    def _replace_middle(self, site: Site, new: Tensor, stack: ExitStack) -> None:
-        """Replace the residual between attention and MLP.
-
-        The block adds the MLP's output to the residual that it kept for itself, so the change of that
-        residual is added to the block's output as well.
-        """
-        changes: list[Tensor] = []
-
-        def replace(old: Tensor) -> Tensor:
-            changes.append(new - old.view(new.shape))
-            return new.view(old.shape).clone()
-
-        stack.enter_context(self._at(site, replace))
-        block = self.blocks.modules[self._places.inner_layer(site) or 0]
-        stack.enter_context(on_output(block, lambda old: old + changes[-1]))
 
     # ---- running ------------------------------------------------------------------------------------
 
@@ -353,23 +376,7 @@ class SubjectModel:
                 where=f"site {site.name!r} of {self.name}",
                 remedy="use activations or a dictionary made for this site of this subject",
             )
-        return activations.detach().to(device=self.device, dtype=self.dtype).contiguous()
-
-
-def _keeper(
-    store: dict[Any, Tensor], key: str | int | None, tokens: Tensor, *, stop_at: int | None = None
-) -> Callable[[Tensor], None]:
-    """Stores the first tensor that goes by; ends the pass when `stop_at` of them are there."""
-    batch_shape = (tokens.shape[0], tokens.shape[1])
-
-    def keep(value: Tensor) -> None:
-        if key not in store:
-            # A copy, since some models add to the residual stream in place.
-            store[key] = as_positions(value, batch_shape).detach().clone()
-        if len(store) == stop_at:
-            raise StopReadingError
-
-    return keep
+        return activations.detach().contiguous()
 
 
 def _never_ran(wanted: Mapping[str, Site], activations: Mapping[str, Tensor]) -> SiteError:

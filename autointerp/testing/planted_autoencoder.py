@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autointerp.checkpoints.activation_functions import Identity, ReLU, TopK
-from autointerp.checkpoints.sparse_autoencoder import InputNormalization, SparseAutoencoder
+from autointerp.checkpoints.activation_functions import Identity, ReLU
+from autointerp.checkpoints.input_normalization import InputNormalization
+from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
+from autointerp.checkpoints.topk_functions import TopK
 
 __all__ = ["constant_autoencoder", "perfect_autoencoder", "planted_autoencoder"]
 

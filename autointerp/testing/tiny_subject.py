@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from autointerp.errors import SubjectError
-from autointerp.subject.loading import quiet_transformers
+from autointerp.subject.quiet import quiet_transformers
 from autointerp.subject.subject_model import SubjectModel
 
 __all__ = ["TINY_FAMILIES", "tiny_subject", "tiny_tokenizer", "write_tiny_subject"]
@@ -32,12 +32,30 @@ _GPT_NEOX: dict[str, Any] = {
     "max_position_embeddings": 128,
 }
 
+_GPT2: dict[str, Any] = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128}
+_MIXED_LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
+
 TINY_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", _LLAMA_LIKE),
     "mistral": ("mistral", _LLAMA_LIKE | {"sliding_window": 8}),
+    "qwen2": ("qwen2", _LLAMA_LIKE),
     "qwen3": ("qwen3", _LLAMA_LIKE),
     "gemma2": ("gemma2", _LLAMA_LIKE | {"query_pre_attn_scalar": 8, "sliding_window": 8}),
-    "gpt2": ("gpt2", {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128}),
+    "gemma3": (
+        "gemma3_text",
+        _LLAMA_LIKE | {"query_pre_attn_scalar": 8, "sliding_window": 4, "layer_types": _MIXED_LAYERS},
+    ),
+    "granite": ("granite", _LLAMA_LIKE | {"residual_multiplier": 0.3, "attention_multiplier": 0.3}),
+    "olmo2": ("olmo2", _LLAMA_LIKE),
+    "phi3": ("phi3", _LLAMA_LIKE),
+    "starcoder2": ("starcoder2", _LLAMA_LIKE | {"sliding_window": None}),
+    "stablelm": ("stablelm", _LLAMA_LIKE),
+    "cohere": ("cohere", _LLAMA_LIKE),
+    "mixtral": ("mixtral", _LLAMA_LIKE | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "phi": ("phi", _GPT_NEOX),
+    "gpt2": ("gpt2", _GPT2),
+    "gptj": ("gptj", _GPT2 | {"rotary_dim": 4}),
+    "codegen": ("codegen", _GPT2 | {"rotary_dim": 4}),
     "gpt_neox": ("gpt_neox", _GPT_NEOX | {"use_parallel_residual": True}),
     "gpt_neox_sequential": ("gpt_neox", _GPT_NEOX | {"use_parallel_residual": False}),
     "opt": (
@@ -56,6 +74,7 @@ TINY_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 128},
     ),
     "bloom": ("bloom", {"hidden_size": 32, "n_layer": 3, "n_head": 4}),
+    "mpt": ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 3, "max_seq_len": 128}),
 }
 """Name of a family -> its `model_type` and the configuration that makes it small."""
 

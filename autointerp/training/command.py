@@ -10,9 +10,11 @@ from typing import Any
 import torch
 
 from autointerp.atomic_files import reported
-from autointerp.checkpoints.activation_functions import ReLU, TopK
+from autointerp.checkpoints.activation_functions import ReLU
+from autointerp.checkpoints.input_normalization import InputNormalization
 from autointerp.checkpoints.load import write_checkpoint
-from autointerp.checkpoints.sparse_autoencoder import InputNormalization, SparseAutoencoder
+from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
+from autointerp.checkpoints.topk_functions import TopK
 from autointerp.errors import BadInputError
 from autointerp.progress import SILENT, Progress
 from autointerp.sampling.contexts import ContextOptions, CorpusChunk, corpus_chunks, describe_contexts

@@ -8,12 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from autointerp.checkpoints.activation_functions import ReLU, TopK
-from autointerp.checkpoints.sparse_autoencoder import (
-    CheckpointMetadata,
-    InputNormalization,
-    SparseAutoencoder,
-)
+from autointerp.checkpoints.activation_functions import ReLU
+from autointerp.checkpoints.input_normalization import InputNormalization
+from autointerp.checkpoints.sparse_autoencoder import CheckpointMetadata, SparseAutoencoder
+from autointerp.checkpoints.topk_functions import TopK
 from autointerp.errors import BadInputError
 from autointerp.training.constraints import project_out_rows, rescale_to_unit_rows
 from autointerp.training.dead_latents import SilenceCounter

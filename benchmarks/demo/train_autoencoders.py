@@ -233,6 +233,7 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     subject = SubjectModel.load(DEMO / "subject")
+    subject.name = "demo"  # what the checkpoints say of their subject
     chosen = [recipe for recipe in recipes(given.tokens) if not given.only or recipe.name in given.only]
     trained = train_autoencoders(
         subject,

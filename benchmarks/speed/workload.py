@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from autointerp.checkpoints.activation_functions import TopK
-from autointerp.checkpoints.sparse_autoencoder import InputNormalization, SparseAutoencoder
+from autointerp.checkpoints.input_normalization import InputNormalization
+from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
+from autointerp.checkpoints.topk_functions import TopK
 from autointerp.metrics.calibration import calibrate, own_space_mean
 from autointerp.sampling.contexts import CorpusChunk
 from autointerp.sampling.readings import Checkpoint, SiteCalibration

@@ -11,12 +11,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from autointerp.checkpoints.activation_functions import ActivationFunction, TopK
-from autointerp.checkpoints.sparse_autoencoder import (
-    CheckpointMetadata,
-    InputNormalization,
-    SparseAutoencoder,
-)
+from autointerp.checkpoints.activation_functions import ActivationFunction
+from autointerp.checkpoints.input_normalization import InputNormalization
+from autointerp.checkpoints.sparse_autoencoder import CheckpointMetadata, SparseAutoencoder
+from autointerp.checkpoints.topk_functions import TopK
 
 LATENTS, WIDTH = 30, 6
 _TOP_5, _NO_METADATA = TopK(5), CheckpointMetadata()

@@ -4,15 +4,16 @@ import json
 
 import numpy as np
 
-from autointerp.checkpoints.activation_functions import JumpReLU, TopK
+from autointerp.checkpoints.activation_functions import JumpReLU
 from autointerp.checkpoints.inspect import inspection
 from autointerp.checkpoints.load import read_checkpoint, write_checkpoint
+from autointerp.checkpoints.topk_functions import TopK
 
 
 def test_an_inspection_shows_what_is_there_and_what_is_missing(autoencoder, tmp_path):
     sae = autoencoder(TopK(5), "layer_norm")
     write_checkpoint(sae, tmp_path / "6.pt", format="openai")
-    shown = inspection(tmp_path / "6.pt")
+    shown = inspection(read_checkpoint(tmp_path / "6.pt"))
     norms = np.linalg.norm(sae.decoder_weight.numpy(), axis=1)
     assert (shown["format"], shown["architecture"], shown["normalization"]) == (
         "openai",
@@ -33,7 +34,7 @@ def test_an_inspection_shows_what_is_there_and_what_is_missing(autoencoder, tmp_
 
 def test_thresholds_are_among_the_shapes_and_sizes_of_a_folder_add_up(autoencoder, tmp_path, draw):
     write_checkpoint(autoencoder(JumpReLU(draw(30)), shared=False), tmp_path, format="saelens")
-    shown = inspection(tmp_path)
+    shown = inspection(read_checkpoint(tmp_path))
     assert shown["shapes"]["threshold"] == [30] and "pre_bias" not in shown["shapes"]
     assert shown["subtracts_bias_from_input"] is False
     assert shown["file_size_bytes"] == sum(file.stat().st_size for file in tmp_path.iterdir())

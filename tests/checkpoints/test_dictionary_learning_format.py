@@ -1,12 +1,20 @@
-"""dictionary_learning folders: the classes' formulas, by NumPy on the raw tensors, and what is refused."""
+"""dictionary_learning runs: the classes' formulas, by NumPy on the raw tensors, and what is refused.
+
+What the library itself computes of files that it saved lies in fixtures/dictionary_learning.
+"""
+
+import dataclasses
+import os.path
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from autointerp.checkpoints.activation_functions import Identity, ReLU, TopK
+from autointerp.checkpoints.activation_functions import Identity, ReLU
 from autointerp.checkpoints.load import load_checkpoint, read_checkpoint, write_checkpoint
 from autointerp.checkpoints.sparse_autoencoder import CheckpointMetadata
+from autointerp.checkpoints.topk_functions import TopK
 from autointerp.errors import CheckpointError
 
 
@@ -26,6 +34,17 @@ def plain(dictionary_learning_folder):
     config["trainer"] |= {"dict_class": "AutoEncoder", "trainer_class": "StandardTrainer", "k": None}
     tensors["bias"] = tensors.pop("b_dec")
     del tensors["k"], tensors["threshold"]
+    return config, tensors, store
+
+
+def parametric(dictionary_learning_folder, *, kind="MatryoshkaBatchTopKSAE"):
+    """The same folder as a class that stores parameters, not modules, with a threshold and two groups."""
+    config, tensors, store = dictionary_learning_folder
+    config["trainer"]["dict_class"] = kind
+    tensors["W_enc"] = tensors.pop("encoder.weight").T.contiguous()
+    tensors["b_enc"] = tensors.pop("encoder.bias")
+    tensors["W_dec"] = tensors.pop("decoder.weight").T.contiguous()
+    tensors |= {"threshold": torch.tensor(0.5), "group_sizes": torch.tensor([10, 20])}
     return config, tensors, store
 
 
@@ -72,6 +91,8 @@ def test_a_threshold_is_not_used_and_said_so(dictionary_learning_folder):
         ({"submodule_name": None}, {}, "blocks.4.hook_resid_post"),
         ({"submodule_name": None, "layer": None}, {}, None),
         ({}, {"io": "in"}, None),
+        ({"submodule_name": "gpt_neox.layers.3.mlp"}, {"io": "in"}, "gpt_neox.layers.3.mlp:input"),
+        ({"submodule_name": None}, {"layer": 4}, None),
     ],
 )
 def test_the_site_comes_from_submodule_name_or_layer(dictionary_learning_folder, trainer, buffer, site):
@@ -102,14 +123,112 @@ def test_a_backup_without_a_usable_factor_is_refused(dictionary_learning_folder,
         load_checkpoint(store(config, {"ae": tensors, "norm_factor": factor}))
 
 
-@pytest.mark.parametrize(
-    "name", ["GatedAutoEncoder", "JumpReluAutoEncoder", "BatchTopKSAE", "AutoEncoderNew", None]
-)
+def test_a_backup_from_before_the_threshold_was_set_leaves_it_so(dictionary_learning_folder):
+    config, tensors, store = dictionary_learning_folder
+    config["trainer"]["dict_class"] = "BatchTopKSAE"
+    sae = load_checkpoint(store(config, {"ae": tensors, "norm_factor": 2.5}))
+    assert sae.activation == TopK(5) and "norm_factor 2.5" in sae.metadata.notes[0]
+
+
+@pytest.mark.parametrize("name", ["CrossCoder", "AutoEncoderTopk", "", None])
 def test_other_classes_are_refused_by_name(dictionary_learning_folder, name):
     config, tensors, store = dictionary_learning_folder
     config["trainer"]["dict_class"] = name
-    with pytest.raises(CheckpointError, match=f"dict_class {name!r} is not supported yet"):
+    with pytest.raises(CheckpointError, match=f"dict_class {name!r} is not supported; known are"):
         load_checkpoint(store(config, tensors))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("AutoEncoder", "'bias' is missing"),
+        ("AutoEncoderNew", "'decoder.bias' is missing"),
+        ("GatedAutoEncoder", "'r_mag' is missing"),
+        ("JumpReluAutoEncoder", "'W_enc' is missing"),
+        ("MatryoshkaBatchTopKSAE", "'W_enc' is missing"),
+    ],
+)
+def test_weights_of_another_class_than_the_configurations_are_refused(
+    dictionary_learning_folder, name, message
+):
+    config, tensors, store = dictionary_learning_folder
+    config["trainer"]["dict_class"] = name
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(store(config, tensors))
+
+
+def test_batch_topk_fires_above_its_one_threshold(dictionary_learning_folder, draw):
+    config, tensors, store = dictionary_learning_folder
+    config["trainer"]["dict_class"], tensors["threshold"] = "BatchTopKSAE", torch.tensor(0.5)
+    sae, x = load_checkpoint(store(config, tensors)), draw(40, 6)
+    z, _ = brute_force(tensors, x, k=None)
+    assert (z > 0.5).sum() < (z > 0).sum()
+    np.testing.assert_allclose(sae.encode(x), np.where(z > 0.5, z, 0), atol=2e-5)
+    assert not sae.metadata.notes
+
+
+@pytest.mark.parametrize("threshold", [None, -1.0])
+@pytest.mark.parametrize("name", ["BatchTopKSAE", "MatryoshkaBatchTopKSAE"])
+def test_batch_topk_without_a_threshold_is_top_k_of_one_token_and_says_so(
+    dictionary_learning_folder, name, threshold
+):
+    kind = dictionary_learning_folder if name == "BatchTopKSAE" else parametric(dictionary_learning_folder)
+    config, tensors, store = kind
+    config["trainer"]["dict_class"] = name
+    tensors["threshold"] = torch.tensor(threshold or 0.0)
+    if threshold is None:
+        del tensors["threshold"]
+    sae = load_checkpoint(store(config, tensors))
+    assert sae.activation == TopK(5) and "as in a batch of one token" in sae.metadata.notes[0]
+
+
+def test_batch_topk_needs_a_k_although_its_threshold_stands_for_it(dictionary_learning_folder):
+    config, tensors, store = dictionary_learning_folder
+    config["trainer"] |= {"dict_class": "BatchTopKSAE", "k": None}
+    del tensors["k"]
+    with pytest.raises(CheckpointError, match="BatchTopKSAE without k"):
+        load_checkpoint(store(config, tensors))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        torch.tensor([10, 21]),
+        torch.tensor([40, -10]),
+        torch.tensor([30, 0]),
+        torch.tensor([10.0, 20.0]),
+        torch.tensor([[10, 20]]),
+        torch.ones(31, dtype=torch.int64),
+        torch.zeros(0, dtype=torch.int64),
+        [10, 20],
+        None,
+    ],
+    ids=["sum", "negative", "zero", "floats", "matrix", "too many", "empty", "no tensor", "none"],
+)
+def test_groups_that_are_not_the_latents_are_refused(dictionary_learning_folder, sizes):
+    config, tensors, store = parametric(dictionary_learning_folder)
+    with pytest.raises(CheckpointError, match="'group_sizes' should be whole numbers that add up to the 30"):
+        load_checkpoint(store(config, tensors | {"group_sizes": sizes}))
+
+
+def test_only_the_class_that_has_groups_may_have_them(dictionary_learning_folder):
+    config, tensors, store = parametric(dictionary_learning_folder)
+    assert read_checkpoint(store(config, tensors)).architecture == "jumprelu"
+    config["trainer"]["dict_class"] = "JumpReluAutoEncoder"
+    tensors["threshold"] = torch.ones(30)
+    with pytest.raises(CheckpointError, match="unknown tensors 'group_sizes', 'k'"):
+        load_checkpoint(store(config, tensors))
+
+
+def test_a_gate_that_magnifies_to_infinity_is_refused(dictionary_learning_folder, draw):
+    config, tensors, store = dictionary_learning_folder
+    config["trainer"]["dict_class"] = "GatedAutoEncoder"
+    vectors = {name: draw(30) for name in ("r_mag", "gate_bias", "mag_bias")} | {"decoder_bias": draw(6)}
+    gated = {name: tensors[name] for name in ("encoder.weight", "decoder.weight")} | vectors
+    assert read_checkpoint(store(config, gated)).architecture == "gated"
+    gated["r_mag"][3] = 100
+    with pytest.raises(CheckpointError, match="exponential of tensor 'r_mag' is infinite"):
+        load_checkpoint(store(config, gated))
 
 
 @pytest.mark.parametrize(
@@ -140,6 +259,53 @@ def test_a_transcoder_is_refused(dictionary_learning_folder):
         load_checkpoint(store(config, tensors))
 
 
+def test_an_unknown_side_of_the_module_is_refused(dictionary_learning_folder):
+    config, tensors, store = dictionary_learning_folder
+    config["buffer"]["io"] = "middle"
+    with pytest.raises(CheckpointError, match=r"buffer\.io 'middle' is not known"):
+        load_checkpoint(store(config, tensors))
+
+
+@pytest.fixture
+def step_file(dictionary_learning_folder):
+    """A run with the weights of its step 100."""
+    config, tensors, store = dictionary_learning_folder
+    run = store(config, tensors)
+    (run / "checkpoints").mkdir()
+    return (run / "ae.pt").rename(run / "checkpoints" / "ae_100.pt")
+
+
+def test_a_step_takes_its_runs_configuration(step_file, draw, monkeypatch):
+    checkpoint = read_checkpoint(step_file)
+    agrees(checkpoint.sae, torch.load(step_file, weights_only=True), draw(40, 6), k=5)
+    configuration = step_file.parent.parent / "config.json"
+    assert checkpoint.format == "dictionary_learning"
+    assert checkpoint.sae.metadata.site == "blocks.4.hook_resid_post"
+    assert checkpoint.file_size_bytes == step_file.stat().st_size + configuration.stat().st_size
+    monkeypatch.chdir(step_file.parent)
+    for path in ("ae_100.pt", Path("..", "checkpoints", "ae_100.pt"), os.path.relpath(step_file)):
+        assert read_checkpoint(path).sha256 == checkpoint.sha256
+    configuration.write_text(configuration.read_text() + " ")
+    assert read_checkpoint(step_file).sha256 != checkpoint.sha256
+
+
+@pytest.mark.parametrize(
+    "place", ["checkpoints/100.pt", "checkpoints/ae_1.pth", "steps/ae_100.pt", "ae_100.pt"]
+)
+def test_other_weights_in_a_run_are_not_taken_for_a_step(step_file, place):
+    elsewhere = step_file.parent.parent / place
+    elsewhere.parent.mkdir(exist_ok=True)
+    step_file.rename(elsewhere)
+    with pytest.raises(CheckpointError, match="no known checkpoint format"):
+        load_checkpoint(elsewhere)
+
+
+def test_a_step_without_its_runs_configuration_is_no_checkpoint(step_file):
+    (step_file.parent.parent / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="no known checkpoint format"):
+        load_checkpoint(step_file)
+
+
 def test_a_configuration_without_trainer_is_refused(dictionary_learning_folder):
     _, tensors, store = dictionary_learning_folder
     with pytest.raises(CheckpointError, match="no section 'trainer'"):
@@ -163,3 +329,15 @@ def test_the_site_survives_a_round_trip(autoencoder, tmp_path, site):
     metadata = CheckpointMetadata(site, "gpt2", 64)
     write_checkpoint(autoencoder(metadata=metadata), tmp_path, format="dictionary_learning")
     assert load_checkpoint(tmp_path).metadata == metadata
+
+
+@pytest.mark.parametrize("change", ["latent_scale", "skip_weight", "output_site"])
+def test_writing_refuses_what_goes_beyond_an_autoencoder(autoencoder, tmp_path, draw, change):
+    parts = {
+        "latent_scale": {"latent_scale": draw(30).abs() + 1},
+        "skip_weight": {"skip_weight": draw(6, 6)},
+        "output_site": {"metadata": CheckpointMetadata("layers.3:input", output_site="layers.3")},
+    }
+    sae = dataclasses.replace(autoencoder(), **parts[change])
+    with pytest.raises(CheckpointError, match="dictionary_learning format has no"):
+        write_checkpoint(sae, tmp_path, format="dictionary_learning")

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from autointerp.checkpoints.activation_functions import Identity, JumpReLU, ReLU, TopK
+from autointerp.checkpoints.activation_functions import Identity, JumpReLU, ReLU
+from autointerp.checkpoints.formats import openai
 from autointerp.checkpoints.load import load_checkpoint, read_checkpoint, write_checkpoint
+from autointerp.checkpoints.topk_functions import TopK
 from autointerp.errors import CheckpointError
 
 
@@ -74,6 +76,53 @@ def test_the_file_says_nothing_of_its_origin(openai_file):
     checkpoint = read_checkpoint(store(state))
     assert checkpoint.missing == ("site", "subject", "context_length", "prepend_bos")
     assert checkpoint.sae.metadata.site is None
+
+
+@pytest.mark.parametrize(
+    ("location", "hook"),
+    [
+        ("mlp_post_act", "mlp.hook_post"),
+        ("resid_delta_mlp_v4", "hook_mlp_out"),
+        ("resid_delta_attn_v5_32k", "hook_attn_out"),
+        ("resid_post_attn_v5_128k", "hook_resid_mid"),
+        ("resid_post_mlp_v5_32k", "hook_resid_post"),
+    ],
+)
+@pytest.mark.parametrize(("above", "subject"), [("gpt2-small/", "gpt2"), ("", None)])
+def test_the_published_path_says_site_and_subject(openai_file, tmp_path, location, hook, above, subject):
+    state, store = openai_file
+    path = tmp_path / above / location / "autoencoders" / "8.pt"
+    path.parent.mkdir(parents=True)
+    store(state).rename(path)
+    metadata = load_checkpoint(path).metadata
+    assert (metadata.site, metadata.subject) == (f"blocks.8.{hook}", subject)
+    assert len(metadata.notes) == 1 and "taken from the path" in metadata.notes[0]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "resid_post_mlp_v5_32k/8.pt",
+        "resid_post_mlp_v6/autoencoders/8.pt",
+        "my_resid_post_mlp/autoencoders/8.pt",
+        "resid_post_mlp/autoencoders/last.pt",
+        "resid_post_mlp/autoencoders/8.pt.old",
+    ],
+)
+def test_any_other_path_says_nothing(openai_file, tmp_path, place):
+    state, store = openai_file
+    (tmp_path / place).parent.mkdir(parents=True)
+    metadata = load_checkpoint(store(state).rename(tmp_path / place)).metadata
+    assert metadata.site is None and metadata.subject is None and metadata.notes == ()
+
+
+def test_matrices_are_views_of_what_lies_in_the_file(openai_file):
+    state, store = openai_file
+    state |= {name: state[name].to(torch.bfloat16) for name in ("encoder.weight", "decoder.weight")}
+    sae, _ = openai.read(store(state))
+    assert sae.encoder_weight.dtype == sae.decoder_weight.dtype == torch.bfloat16
+    assert torch.equal(sae.decoder_weight, state["decoder.weight"].T)
+    assert not sae.decoder_weight.is_contiguous()
 
 
 def test_a_tied_decoder_is_the_encoder(openai_file, draw):

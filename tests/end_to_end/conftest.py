@@ -6,13 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from autointerp.checkpoints.activation_functions import ReLU, TopK
+from autointerp.checkpoints.activation_functions import ReLU
+from autointerp.checkpoints.input_normalization import InputNormalization
 from autointerp.checkpoints.load import write_checkpoint
-from autointerp.checkpoints.sparse_autoencoder import (
-    CheckpointMetadata,
-    InputNormalization,
-    SparseAutoencoder,
-)
+from autointerp.checkpoints.sparse_autoencoder import CheckpointMetadata, SparseAutoencoder
+from autointerp.checkpoints.topk_functions import TopK
 from autointerp.testing.tiny_subject import write_tiny_subject
 
 SITE = "blocks.1.hook_resid_post"
@@ -25,7 +23,7 @@ def tiny_dictionary(*, latent_count: int, activation, normalization: str, site: 
     return SparseAutoencoder(
         encoder_weight=rows,
         encoder_bias=torch.zeros(latent_count),
-        decoder_weight=rows,
+        decoder_weight=rows * 0.5,  # better than the mean, so that it is measured
         decoder_bias=torch.zeros(32),
         pre_bias=torch.zeros(32),
         activation=activation,

@@ -232,7 +232,7 @@ def test_a_checkpoints_own_site_wins_over_the_suites(tiny_suite, tmp_path):
 
 
 def test_a_site_given_for_one_checkpoint_wins_and_is_noted(tiny_suite, tmp_path):
-    suite = load_suite(tiny_suite)
+    suite = load_suite(tiny_suite, overrides=["checks.allow_mismatch=true"])
     moved = tuple(
         entry.model_copy(update={"site": "model.layers.0"} if entry.name == "relu" else {})
         for entry in suite.checkpoints
@@ -240,7 +240,7 @@ def test_a_site_given_for_one_checkpoint_wins_and_is_noted(tiny_suite, tmp_path)
     report = autointerp.evaluate(suite.model_copy(update={"checkpoints": moved}), out=tmp_path / "run")
     [relu] = [checkpoint for checkpoint in report.checkpoints if checkpoint.name == "relu"]
     assert relu.site == "blocks.0.hook_resid_post"
-    assert any("the checkpoint says blocks.1.hook_resid_post" in note for note in relu.notes)
+    assert any("says that it reads blocks.1.hook_resid_post" in note for note in relu.notes)
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "no page"])

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from autointerp.checkpoints.activation_functions import ReLU
-from autointerp.checkpoints.random_dictionary import random_dictionary
-from autointerp.checkpoints.sparse_autoencoder import InputNormalization
+from autointerp.checkpoints.input_normalization import InputNormalization
+from autointerp.checkpoints.null_dictionaries import random_dictionary
 from autointerp.errors import CorpusError, SubjectError
 from autointerp.metrics.calibration import (
     calibrate,

@@ -151,7 +151,7 @@ def test_position_slices_of_the_loss_difference_are_those_of_the_predicting_toke
 
 
 def test_metrics_that_need_losses_refuse_a_pass_without_them() -> None:
-    from autointerp.checkpoints.sparse_autoencoder import SparseLatents
+    from autointerp.checkpoints.sparse_latents import SparseLatents
     from autointerp.sampling.readings import BatchReconstruction, SiteMeans, SiteReading, TokenTable
 
     empty, none = torch.zeros(0, dtype=torch.long), torch.zeros(0, 4)

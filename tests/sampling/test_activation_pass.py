@@ -122,7 +122,7 @@ def test_nothing_dense_over_tokens_and_latents_is_made(
 ) -> None:
     # A block of the encoder as narrow as it gets, so that only what is kept across blocks can be large.
     for limit in ("_BLOCK_BYTES", "_EFFICIENT_BLOCK"):
-        monkeypatch.setattr(f"autointerp.checkpoints.sparse_autoencoder.{limit}", 8)
+        monkeypatch.setattr(f"autointerp.checkpoints.sharded_products.{limit}", 8)
     latent_count = 4096
     sae = planted_autoencoder(32, latent_count, k=5, generator=torch.Generator().manual_seed(0))
     run = ActivationPass(subject, [Checkpoint("wide", sae, LOW)], families(FAMILIES), calibration)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from autointerp.subject.anatomy import dissect, watch
+from autointerp.subject.anatomy import dissect
+from autointerp.subject.block_trace import watch
 
 
 class Block(nn.Module):

@@ -2,7 +2,7 @@ import pytest
 from torch import nn
 
 from autointerp.errors import SiteError, SubjectError
-from autointerp.subject.sites import Site, find_blocks, parse_site
+from autointerp.subject.sites import Site, block_site_name, find_blocks, parse_site
 
 
 @pytest.mark.parametrize("kind", ["resid_pre", "resid_mid", "resid_post", "mlp_out", "attn_out"])
@@ -11,14 +11,38 @@ def test_a_transformer_lens_name_is_a_block_and_a_side(kind):
     assert parse_site(name) == Site(name, kind, layer=11)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [
+        ("attn.hook_in", "attn_in"),
+        ("attn.hook_z", "z"),
+        ("attn.hook_out", "attn_own_out"),
+        ("mlp.hook_in", "mlp_in"),
+        ("mlp.hook_post", "mlp_post"),
+        ("mlp.hook_out", "mlp_own_out"),
+        ("ln1.hook_normalized", "attn_normalized"),
+        ("ln2.hook_normalized", "mlp_normalized"),
+    ],
+)
+def test_places_within_attention_and_mlp_have_names_too(suffix, kind):
+    name = f"blocks.0.{suffix}"
+    assert parse_site(name) == Site(name, kind, layer=0)
+    assert block_site_name(0, kind) == name
+
+
 @pytest.mark.parametrize("path", ["model.layers.3.mlp", "transformer.h.0", "lm_head", "model.norm_2"])
 def test_any_other_dotted_name_is_a_module_path(path):
-    assert parse_site(path) == Site(path, "module", module=path)
+    assert parse_site(path) == Site(path, "module_output", module=path)
+    assert parse_site(f"{path}:input") == Site(f"{path}:input", "module_input", module=path)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", ".", "a..b", "a b", "blocks.-1.hook_resid_post", "blocks.1.attn.hook_z", "hook_embed", "ä.b", "1.a"],
+    [
+        *("", ".", "a..b", "a b", "ä.b", "1.a", ":input", "a:output", "a:input:input", "a: input"),
+        *("blocks.-1.hook_resid_post", "blocks.1.hook_z", "blocks.1.attn.hook_q", "hook_embed"),
+        *("blocks.1.hook_resid_post:input", "blocks.1.ln_final.hook_normalized", "blocks.1.attn.hook_z.x"),
+    ],
 )
 def test_what_is_no_name_of_a_site_is_refused_with_the_names_there_are(text):
     with pytest.raises(SiteError, match="hook_resid_post"):

@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.utils import logging
 
 from autointerp.errors import SubjectError
-from autointerp.subject import loading
+from autointerp.subject.quiet import quiet_transformers
+from autointerp.subject.subject_files import fingerprint_of_folder
 from autointerp.subject.subject_model import SubjectModel
 from autointerp.testing.tiny_subject import TINY_FAMILIES, tiny_subject, tiny_tokenizer, write_tiny_subject
 
@@ -63,6 +64,44 @@ def test_type_of_the_weights_is_as_asked(saved):
     )
 
 
+def test_auto_is_the_type_that_the_weights_are_stored_in(folder):
+    assert SubjectModel.load(folder, dtype="auto").dtype == torch.float32
+    subject = tiny_subject("llama", dtype=torch.bfloat16)
+    with quiet_transformers():
+        subject.model.save_pretrained(folder)
+    assert SubjectModel.load(folder, dtype="auto").describe()["dtype"] == "bfloat16"
+    assert SubjectModel.load(folder).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "saved_from", "known"),
+    [
+        ("EleutherAI/pythia-70m", None, ("EleutherAI/pythia-70m", "pythia-70m")),
+        ("pythia-70m", "EleutherAI/pythia-70m", ("pythia-70m", "EleutherAI/pythia-70m")),
+        ("mine", "/home/somebody/models/gpt2/", ("mine", "gpt2")),
+        ("mine", "C:\\models\\gpt2", ("mine", "gpt2")),
+        ("mine", "./mine", ("mine",)),
+        ("mine", "", ("mine",)),
+        ("mine", ".", ("mine",)),
+    ],
+)
+def test_known_names_are_what_a_checkpoint_may_call_it(name, saved_from, known):
+    tiny = tiny_subject("llama")
+    subject = SubjectModel(tiny.model, tiny.tokenizer, name=name, sha256="0", saved_from=saved_from)
+    assert subject.known_names == known
+
+
+def test_a_folders_configuration_may_know_where_the_model_came_from(folder, monkeypatch):
+    assert SubjectModel.load(folder).known_names == ("tiny-model",)
+    monkeypatch.chdir(folder.parent)
+    assert SubjectModel.load("./tiny-model").known_names == ("tiny-model",)
+    changed_config(folder, _name_or_path="google/gemma-2-2b")
+    subject = SubjectModel.load(folder)
+    assert subject.known_names == ("tiny-model", "google/gemma-2-2b", "gemma-2-2b")
+    subject.name = "demo"
+    assert subject.known_names == ("demo", "google/gemma-2-2b", "gemma-2-2b")
+
+
 def test_the_name_is_the_folders_own_and_the_hash_that_of_its_files(saved):
     description = SubjectModel.load(saved).describe()
     digest = hashlib.sha256()
@@ -76,16 +115,16 @@ def test_the_name_is_the_folders_own_and_the_hash_that_of_its_files(saved):
 
 
 def test_the_hash_follows_weights_configuration_and_tokenizer_but_no_other_file(folder):
-    before = loading.fingerprint_of_folder(folder)
+    before = fingerprint_of_folder(folder)
     (folder / "README.md").write_text("hello")
     (folder / "optimizer.bin").write_text("hello")
-    assert loading.fingerprint_of_folder(folder) == before
+    assert fingerprint_of_folder(folder) == before
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content + b" ")
-        assert loading.fingerprint_of_folder(folder) != before
+        assert fingerprint_of_folder(folder) != before
         (folder / name).write_bytes(content)
-    assert loading.fingerprint_of_folder(folder) == before
+    assert fingerprint_of_folder(folder) == before
 
 
 def test_a_model_in_memory_has_a_hash_of_its_weights():
@@ -192,7 +231,7 @@ def test_a_model_whose_tokens_see_later_ones(tmp_path):
         vocab_size=293,
         is_decoder=False,
     )
-    with loading.quiet_transformers():
+    with quiet_transformers():
         model = AutoModelForCausalLM.from_config(config)
         for weight in model.parameters():
             weight.data.normal_(generator=torch.Generator().manual_seed(0))
@@ -233,7 +272,7 @@ def test_weights_that_are_missing(folder):
 
 def test_a_trunk_without_its_head(folder):
     config = AutoConfig.from_pretrained(folder)
-    with loading.quiet_transformers():
+    with quiet_transformers():
         AutoModel.from_config(config).save_pretrained(folder)
     assert_refused(folder, "lm_head.weight")
 
@@ -290,4 +329,4 @@ def test_a_hub_model_is_loaded_from_the_files_it_resolves_to(saved, monkeypatch,
     description = SubjectModel.load("somebody/tiny", revision="v1").describe()
     assert asked == [("somebody/tiny", "v1")]
     assert (description["name"], description["revision"]) == ("somebody/tiny", commit)
-    assert description["sha256"] == loading.fingerprint_of_folder(saved)
+    assert description["sha256"] == fingerprint_of_folder(saved)

@@ -23,24 +23,53 @@ def captured(model, tokens, mask=None, *, outputs=(), inputs=()):
             stack.callback(module.register_forward_hook(keep_output).remove)
         for module in inputs:
 
-            def keep_input(module, args):
-                seen["input", module] = args[0].clone()
+            def keep_input(module, args, kwargs):
+                seen["input", module] = (args[0] if args else kwargs["hidden_states"]).clone()
 
-            stack.callback(module.register_forward_pre_hook(keep_input).remove)
+            stack.callback(module.register_forward_pre_hook(keep_input, with_kwargs=True).remove)
         mask = None if mask is None else mask.long()
         seen["logits"] = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
     return seen
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_residual_sites_are_what_goes_into_and_out_of_a_block(family, tokens, mask, masked):
+def test_a_site_is_what_plain_hooks_on_the_familys_module_see(family, tokens, mask, masked):
     used = mask if masked else None
-    oracle = captured(family.model, tokens, used, outputs=family.blocks, inputs=family.blocks)
-    sites = [f"blocks.{layer}.hook_resid_{side}" for layer in range(3) for side in ("pre", "post")]
-    read = family.subject.read(tokens, sites, used)
-    for layer, block in enumerate(family.blocks):
-        assert torch.equal(read[f"blocks.{layer}.hook_resid_pre"], oracle["input", block])
-        assert torch.equal(read[f"blocks.{layer}.hook_resid_post"], oracle["output", block])
+    places = {site: place for layer in range(3) for site, place in family.places(layer).items()}
+    outputs = [module for module, side in places.values() if side == "output"]
+    inputs = [module for module, side in places.values() if side == "input"]
+    oracle = captured(family.model, tokens, used, outputs=outputs, inputs=inputs)
+    read = family.subject.read(tokens, list(places), used)
+    for site, (module, side) in places.items():
+        assert torch.equal(read[site], oracle[side, module].view(3, 10, -1)), site
+
+
+def test_many_sites_of_one_pass_are_what_each_is_alone(family, tokens, mask):
+    sites = [site for layer in (2, 0, 1) for site in family.block_sites(layer)]
+    together = family.subject.read(tokens, sites, mask)
+    assert list(together) != sorted(together)  # in order of the pass
+    for site in family.block_sites(1)[2:]:
+        assert torch.equal(family.subject.read(tokens, [site], mask)[site], together[site]), site
+
+
+@pytest.mark.parametrize("branch", [0, 1])
+def test_a_normalized_residual_is_it_over_its_root_mean_square(family, tokens, mask, branch):
+    site = f"blocks.1.ln{branch + 1}.hook_normalized"
+    if family.wiring.norms is None:
+        with pytest.raises(SiteError, match=r"not seen to come from a norm.*blocks\.1\.(attn|mlp)\.hook_in"):
+            family.subject.read(tokens, [site])
+        return
+    norm = family.norm(1, branch)
+    oracle = captured(family.model, tokens, mask, inputs=[norm], outputs=[norm])
+    read = family.subject.read(tokens, [site], mask)[site]
+    x = oracle["input", norm].view(3, 10, -1)
+    if "LayerNorm" in type(norm).__name__:
+        x = x - x.mean(dim=-1, keepdim=True)
+    expected = x / (x.square().mean(dim=-1, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(read, expected, atol=1e-3, rtol=1e-4)  # epsilon is 1e-5 or 1e-6
+    gain = norm.weight + (1 if family.name.startswith("gemma") else 0)
+    whole = read * gain + (0 if getattr(norm, "bias", None) is None else norm.bias)
+    torch.testing.assert_close(oracle["output", norm].view(3, 10, -1), whole, atol=1e-5, rtol=1e-5)
 
 
 def test_residual_sites_agree_with_the_models_own_hidden_states_below_the_last_block(family, tokens):
@@ -60,7 +89,7 @@ def test_branch_sites_are_what_the_familys_branches_add_to_the_residual_stream(f
     added_last = oracle["output", mlp].view(3, 10, -1)
     assert torch.equal(read["blocks.1.hook_attn_out"], added_first)
     assert torch.equal(read["blocks.1.hook_mlp_out"], added_last)
-    total = oracle["input", block] + added_first + added_last
+    total = oracle["input", block] + family.wiring.factor * (added_first + added_last)
     torch.testing.assert_close(total, oracle["output", block], atol=1e-5, rtol=1e-5)
 
 
@@ -71,15 +100,26 @@ def test_the_residual_in_the_middle_is_input_plus_attention(family, tokens):
         return
     sites = ["blocks.1.hook_resid_pre", "blocks.1.hook_attn_out", "blocks.1.hook_resid_mid"]
     before, attention, middle = family.subject.read(tokens, sites).values()
-    torch.testing.assert_close(middle, before + attention, atol=1e-5, rtol=1e-5)
+    expected = before + family.wiring.factor * attention
+    torch.testing.assert_close(middle, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_module_path_means_the_modules_output(family, tokens):
-    oracle = captured(family.model, tokens, outputs=[family.attention(2), family.blocks[0]])
-    inner = next(path for path, module in family.model.named_modules() if module is family.attention(2))
-    read = family.subject.read(tokens, [inner, family.block_path(0)])
-    assert torch.equal(read[inner], oracle["output", family.attention(2)].view(3, 10, -1))
-    assert torch.equal(read[family.block_path(0)], oracle["output", family.blocks[0]])
+def test_a_module_path_means_what_the_module_returns_or_is_given(family, tokens):
+    attention, head = family.attention(2), family.model.get_output_embeddings()
+    oracle = captured(family.model, tokens, outputs=[attention, head], inputs=[attention, head])
+    inner, top = family.path_of(attention), family.path_of(head)
+    read = family.subject.read(tokens, [inner, f"{inner}:input", f"{top}:input", top])
+    assert torch.equal(read[inner], oracle["output", attention].view(3, 10, -1))
+    assert torch.equal(read[f"{inner}:input"], oracle["input", attention].view(3, 10, -1))
+    assert torch.equal(read[f"{top}:input"], oracle["input", head])
+    assert torch.equal(read[top], oracle["output", head])
+
+
+def test_a_transcoder_reads_two_sites_of_one_pass(family, tokens, mask):
+    sites = ["blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out"]
+    given, returned = family.subject.read(tokens, sites, mask).values()
+    with torch.no_grad():
+        torch.testing.assert_close(family.mlp_of(1, given), returned, atol=1e-6, rtol=1e-6)
 
 
 def test_reading_with_logits_gives_the_same_activations_and_the_models_logits(family, tokens, mask):
@@ -104,6 +144,9 @@ def test_reading_stops_at_the_deepest_site(family, tokens):
         calls.clear()
         family.subject.read(tokens, ["blocks.0.hook_resid_pre"])
         assert calls == []
+        family.subject.read(tokens, ["blocks.1.attn.hook_z", "blocks.1.mlp.hook_in"])
+        assert calls == [0]
+        calls.clear()
         family.subject.read(tokens, ["blocks.2.hook_resid_post"])
         assert calls == [0, 1, 2]
 
@@ -116,7 +159,7 @@ def test_reading_leaves_no_hook_behind(family, tokens):
     before = hook_count()
     family.subject.read(tokens, family.block_sites(0))
     with pytest.raises(SiteError):
-        family.subject.read(tokens, [family.block_sites(0)[0], "blocks.7.hook_resid_pre"])
+        family.subject.read(tokens, [*family.block_sites(0), "blocks.7.hook_resid_pre"])
     family.subject.read_with_logits(tokens, family.block_sites(1))
     assert hook_count() == before
 
@@ -132,6 +175,9 @@ def test_width_is_that_of_the_vectors_read(llama, families):
     assert llama.subject.width("blocks.1.hook_resid_post") == llama.subject.d_model == 32
     assert llama.subject.width("model.layers.1.mlp.gate_proj") == 48
     assert families("opt").subject.width("model.decoder.layers.1.fc1") == 64
+    assert families("opt").subject.width("blocks.1.mlp.hook_post") == 64
+    assert llama.subject.width("blocks.1.attn.hook_z") == 32
+    assert tiny_subject("llama", head_dim=16).width("blocks.2.attn.hook_z") == 64
 
 
 def test_no_sites_read_nothing(llama, tokens):
@@ -144,7 +190,7 @@ def test_description_has_plain_values_and_no_path(family):
     assert description["layer_count"] == 3
     assert description["d_model"] == 32
     assert description["vocabulary_size"] == 293
-    assert description["context_limit"] == (None if family.name == "bloom" else 128)
+    assert description["context_limit"] == (None if family.name in ("bloom", "mpt") else 128)
     assert description["parameter_count"] == sum(weight.numel() for weight in set(family.model.parameters()))
     assert description["dtype"] == "float32"
     assert all(isinstance(value, str | int | None) for value in description.values())
@@ -157,7 +203,10 @@ def test_description_has_plain_values_and_no_path(family):
         ("model.layers.1.mpl", r"no module of that name; the nearest are .*model\.layers\.1\.mlp"),
         ("model.layers.9", "no module of that name"),
         ("model.layers", "never ran it"),
-        ("blocks.1.attn.hook_z", "not supported"),
+        ("blocks.1.attn.hook_q", "not supported"),
+        ("model.layers.1.mpl:input", r"no module of that name; the nearest are .*model\.layers\.1\.mlp"),
+        ("model.embed_tokens:input", r"int64 and shape \(3, 10\)"),
+        ("model.rotary_emb.original_inv_freq:input", "no module of that name"),
     ],
 )
 def test_a_site_that_is_not_there_is_named(llama, tokens, site, message):
@@ -185,21 +234,36 @@ def test_tokens_that_do_not_fit_are_refused(llama, bad, message):
         llama.subject.read(bad, ["blocks.0.hook_resid_pre"])
 
 
-def test_blocks_that_normalise_after_adding_have_no_middle(tokens):
+def test_blocks_that_normalise_after_adding_have_no_sites_inside(tokens):
     subject = tiny_subject("opt", do_layer_norm_before=False)
     assert subject.read(tokens, ["blocks.1.hook_resid_post"])["blocks.1.hook_resid_post"].shape == (3, 10, 32)
-    with pytest.raises(SiteError, match="residual stream"):
-        subject.read(tokens, ["blocks.1.hook_resid_mid"])
+    for name in ("hook_resid_mid", "attn.hook_z", "mlp.hook_in", "ln2.hook_normalized"):
+        with pytest.raises(SiteError, match="residual stream"):
+            subject.read(tokens, [f"blocks.1.{name}"])
+
+
+def test_a_mixture_of_experts_has_no_last_projection(families, tokens):
+    with pytest.raises(SiteError, match=r"no single projection .*MLP; name a module in it"):
+        families("mixtral").subject.read(tokens, ["blocks.1.mlp.hook_post"])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_branches_are_found_in_half_precision_too(dtype, tokens):
     subject = tiny_subject("gemma2", dtype=dtype)
-    read = subject.read(tokens, [f"blocks.1.hook_{kind}" for kind in ("attn_out", "resid_mid", "mlp_out")])
+    names = ("hook_attn_out", "hook_resid_mid", "hook_mlp_out", "attn.hook_z", "mlp.hook_in", "mlp.hook_out")
+    read = subject.read(tokens, [f"blocks.1.{name}" for name in (*names, "ln2.hook_normalized")])
     assert {value.dtype for value in read.values()} == {dtype}
     block = subject.blocks.modules[1]
-    oracle = captured(subject.model, tokens, outputs=[block.post_attention_layernorm])
+    oracle = captured(
+        subject.model,
+        tokens,
+        outputs=[block.post_attention_layernorm, block.mlp],
+        inputs=[block.self_attn.o_proj, block.mlp],
+    )
     assert torch.equal(read["blocks.1.hook_attn_out"], oracle["output", block.post_attention_layernorm])
+    assert torch.equal(read["blocks.1.attn.hook_z"], oracle["input", block.self_attn.o_proj])
+    assert torch.equal(read["blocks.1.mlp.hook_in"], oracle["input", block.mlp])
+    assert torch.equal(read["blocks.1.mlp.hook_out"], oracle["output", block.mlp])
 
 
 def test_a_branch_is_found_when_other_sites_are_read_along_with_it_for_the_first_time(tokens):

@@ -3,9 +3,14 @@
 Keys: pre_bias[d], encoder.weight[n,d], latent_bias[n], decoder.weight[d,n] (tied:
 decoder.linear.weight[n,d]), three statistics buffers, `activation` (a name) and `activation_state_dict` (its
 settings). There is no flag for the normalisation: it is layer_norm exactly when the activation is TopK. TopK
-files may also carry flat `activation.*` keys, which repeat the settings and are dropped.
+files may also carry flat `activation.*` keys, which repeat the settings and are dropped. The file says
+nothing of its origin: subject and site are taken from the path where it lies as it was published,
+`gpt2-small/{location}{version}/autoencoders/{layer}.pt`.
+
+Source: openai/sparse_autoencoder, model.py, paths.py and README.md.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autointerp.checkpoints.activation_functions import ActivationFunction, Identity, ReLU, TopK
-from autointerp.checkpoints.sparse_autoencoder import (
-    CheckpointMetadata,
-    InputNormalization,
-    SparseAutoencoder,
-)
-from autointerp.checkpoints.stored_values import TensorTable, is_torch_file, read_torch_file, write_torch_file
+from autointerp.checkpoints.activation_functions import ActivationFunction, Identity, ReLU
+from autointerp.checkpoints.input_normalization import InputNormalization
+from autointerp.checkpoints.sparse_autoencoder import CheckpointMetadata, SparseAutoencoder
+from autointerp.checkpoints.stored_values import TensorTable
+from autointerp.checkpoints.tensor_files import is_torch_file, read_torch_file, write_torch_file
+from autointerp.checkpoints.topk_functions import TopK
 from autointerp.errors import CheckpointError
 
 __all__ = ["LAYOUT", "NAME", "files", "read", "recognises", "write"]
@@ -31,6 +35,18 @@ LAYOUT = "a torch file with pre_bias, encoder.weight and latent_bias"
 _STATISTICS = ("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")
 _SETTINGS = ("activation", "activation_state_dict")
 _POSTACTS = {"ReLU": "relu", "Identity": "identity"}
+_HOOKS = {
+    "mlp_post_act": "mlp.hook_post",
+    "resid_delta_attn": "hook_attn_out",
+    "resid_post_attn": "hook_resid_mid",
+    "resid_delta_mlp": "hook_mlp_out",
+    "resid_post_mlp": "hook_resid_post",
+}
+_PUBLISHED = re.compile(
+    rf".*?/(?P<subject>gpt2-small/)?(?P<location>{'|'.join(_HOOKS)})(?:_v4|_v5_32k|_v5_128k)?"
+    r"/autoencoders/(?P<layer>\d+)\.pt"
+)
+_FROM_THE_PATH = "{} taken from the path, the file does not say it"
 _NO_ACTIVATION = "the file names no activation: ReLU taken, as the format's own loader does"
 
 
@@ -38,7 +54,7 @@ def recognises(path: Path) -> bool:
     """A torch file whose dictionary has at least two of the format's own keys."""
     if not path.is_file() or not is_torch_file(path):
         return False
-    state = read_torch_file(path, mapped=True)
+    state = read_torch_file(path)
     return isinstance(state, Mapping) and len({"pre_bias", "latent_bias", "encoder.weight"} & set(state)) >= 2
 
 
@@ -57,7 +73,7 @@ def read(path: Path) -> tuple[SparseAutoencoder, tuple[str, ...]]:
     latent_bias = table.take("latent_bias", "latent")
     decoder_weight = _decoder_weight(table, encoder_weight)
     table.finish(ignored=(*_STATISTICS, *_SETTINGS, *(key for key in state if key.startswith("activation."))))
-    metadata = CheckpointMetadata(notes=notes)
+    metadata = _metadata(path, notes)
     sae = SparseAutoencoder(
         encoder_weight=encoder_weight,
         encoder_bias=latent_bias,
@@ -98,6 +114,19 @@ def write(sae: SparseAutoencoder, path: Path, *, dtype: torch.dtype = torch.floa
     write_torch_file(OrderedDict(state, **settings), path)
 
 
+def _metadata(path: Path, notes: tuple[str, ...]) -> CheckpointMetadata:
+    """Locations as the README translates them; the subject only where the model's folder is in the path."""
+    published = _PUBLISHED.fullmatch(path.absolute().as_posix())
+    if published is None:
+        return CheckpointMetadata(notes=notes)
+    subject = "gpt2" if published["subject"] else None
+    return CheckpointMetadata(
+        site=f"blocks.{int(published['layer'])}.{_HOOKS[published['location']]}",
+        subject=subject,
+        notes=(*notes, _FROM_THE_PATH.format("site" if subject is None else "site and subject were")),
+    )
+
+
 def _activation(state: Mapping[str, Any], path: Path) -> tuple[ActivationFunction, tuple[str, ...]]:
     name = state.get("activation")
     if name is None:
@@ -130,7 +159,7 @@ def _stored_activation(activation: ActivationFunction) -> dict[str, Any]:
 
 def _decoder_weight(table: TensorTable, encoder_weight: Tensor) -> Tensor:
     if "decoder.linear.weight" not in table.tensors:
-        return table.take("decoder.weight", "d_model latent").T.contiguous()
+        return table.take("decoder.weight", "d_model latent").T
     tied = table.take("decoder.linear.weight", "latent d_model")
     if not torch.equal(tied, encoder_weight):
         raise CheckpointError("the tied decoder differs from the encoder", where=table.where)
