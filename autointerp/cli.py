@@ -236,7 +236,8 @@ def _evaluate(
     _find_own_modules()
     suite = load_suite(suite_path, overrides=overrides or [], checkpoints=checkpoints or [])
     from autointerp.evaluation import default_run_directory, evaluate
-    from autointerp.reporting.terminal import failure_lines, summary_table
+    from autointerp.reporting.failures import failure_lines
+    from autointerp.reporting.terminal import summary_table
 
     directory = out or default_run_directory(suite)
     with _progress() as progress:

@@ -23,6 +23,7 @@ from autointerp.progress import SILENT, Progress
 
 __all__ = ["HubAddress", "HubFiles", "download", "fetch", "find_files", "parse_address"]
 
+_Names = tuple[str, ...]
 _PREFIX = "hf:"
 _EXAMPLE = "hf:jbloom/GPT2-Small-SAEs-Reformatted/blocks.8.hook_resid_pre"
 _OTHER_KINDS = ("datasets", "spaces", "kernels", "buckets")
@@ -38,6 +39,7 @@ _TRAINING_STATE = ("optimizer*.pt", "*scheduler*.pt", "trainer_state.pt", "rng_s
 """As large as the weights and of no use here; fetched only where one is named."""
 _INNER_FOLDER = "checkpoints"
 """Where llama_scope and lm-saes keep the weights of the folder around it."""
+_DESCRIPTION = "autoencoder.toml"  # may name weights anywhere below its folder
 _LARGEST_CONFIGURATION_ABOVE = 2**20
 _MOST_NAMED = 8
 
@@ -266,8 +268,10 @@ def _with_a_file(tree: HubTree, path: str) -> set[str]:
             f"{path!r} is of no kind that is fetched",
             remedy=f"name a folder, or a file of weights: {', '.join(_WEIGHTS)}",
         )
-    beside, _ = tree.level(parent_of(path))
-    return {path, *(name for name in beside if _is_weights(name))}
+    beside = set(filter(_is_weights, tree.level(parent_of(path))[0]))
+    if not beside and path.endswith(".toml"):
+        beside = set(filter(_is_weights, tree.below(parent_of(path))))
+    return {path, *beside}
 
 
 def _in_a_folder(tree: HubTree, root: str, pattern: PathPattern, address: HubAddress) -> set[str]:
@@ -275,7 +279,8 @@ def _in_a_folder(tree: HubTree, root: str, pattern: PathPattern, address: HubAdd
     names = [tuple(path.split("/")) for path in tree.below(root) if path.endswith(_WEIGHTS + _CONFIGURATIONS)]
     depth = len(root.split("/")) if root else 0
     holding = {name[depth:-1] for name in names if _is_weights("/".join(name))}
-    chosen = {"/".join(name) for name in names if _belongs(name[depth:], pattern, holding)}
+    described = {name[depth:-1] for name in names if name[-1] == _DESCRIPTION}
+    chosen = {"/".join(name) for name in names if _belongs(name[depth:], pattern, holding, described)}
     chosen = {name for name in chosen if not _is_training_state(name)}
     if any(map(_is_weights, chosen)):
         return chosen
@@ -291,12 +296,13 @@ def _in_a_folder(tree: HubTree, root: str, pattern: PathPattern, address: HubAdd
     )
 
 
-def _belongs(name: tuple[str, ...], pattern: PathPattern, holding: set[tuple[str, ...]]) -> bool:
+def _belongs(name: _Names, pattern: PathPattern, holding: set[_Names], described: set[_Names]) -> bool:
     folder = name[:-1]
     if pattern.matches(name) or pattern.matches(folder):
         return True
-    is_inner = folder[-1:] == (_INNER_FOLDER,) and folder[:-1] not in holding
-    return is_inner and pattern.matches(folder[:-1])
+    around = {folder[:depth] for depth in range(len(folder))} & described
+    around |= {folder[:-1]} if folder[-1:] == (_INNER_FOLDER,) else set()
+    return any(map(pattern.matches, around - holding))
 
 
 def _configurations_above(tree: HubTree, chosen: Iterable[str]) -> set[str]:

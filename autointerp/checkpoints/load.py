@@ -16,10 +16,13 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from autointerp.checkpoints.formats import (
+    circuit_tracer,
     described,
     dictionary_learning,
     gemma_scope,
     gemma_scope_2,
+    llama_scope,
+    llamascopium,
     openai,
     saelens,
     sparsify,
@@ -87,6 +90,9 @@ FORMATS: tuple[CheckpointFormat, ...] = (
     gemma_scope,
     gemma_scope_2,
     dictionary_learning,
+    llama_scope,
+    llamascopium,
+    circuit_tracer,
     described,
 )
 WRITABLE_FORMATS: tuple[WritableFormat, ...] = (openai, saelens, sparsify, dictionary_learning)
@@ -239,9 +245,11 @@ def _recognised_format(path: Path) -> CheckpointFormat:
             where=path,
             remedy="keep each checkpoint in its own folder",
         )
-    known = "; ".join(f"{candidate.NAME}: {candidate.LAYOUT}" for candidate in FORMATS)
+    known = ", ".join(candidate.NAME for candidate in FORMATS)
     raise CheckpointError(
-        f"no known checkpoint format, seen: {_seen(path)}", where=path, remedy=f"known are {known}"
+        f"no known checkpoint format, seen: {_seen(path)}",
+        where=path,
+        remedy=f"known are {known} (docs/checkpoints.md has their files, and how to describe another)",
     )
 
 

@@ -53,7 +53,8 @@ class Location:
 def find_checkpoints(text: str, *, recognises: Recognises, progress: Progress = SILENT) -> list[Location]:
     """The checkpoints that a text stands for, sorted as people count: layer_2 before layer_10.
 
-    Where a file or folder is named, it is the one, and whoever reads it says what is wrong with it.
+    Where a file or folder is named, it is the one, and whoever reads it says what is wrong with it: that it
+    is not there, too.
 
     A pattern leaves out what is not recognised, but keeps what is damaged or cannot be looked into, for
     whoever reads it to say so. Inside a checkpoint no others are looked for, and a link to something that is
@@ -65,7 +66,7 @@ def find_checkpoints(text: str, *, recognises: Recognises, progress: Progress = 
         progress: is told how far a download is.
 
     Raises:
-        CheckpointError: nothing is there; a folder is no checkpoint but holds some; nothing matches a
+        CheckpointError: a folder is no checkpoint but holds some; nothing matches a
             pattern, or too much lies where it begins; or as the functions of `hub` say.
     """
     if "\0" in text or not text:
@@ -78,8 +79,6 @@ def find_checkpoints(text: str, *, recognises: Recognises, progress: Progress = 
     if has_wildcard(expanded) and not os.path.lexists(expanded):  # a name may hold such signs
         return _matching(text, expanded, recognises)
     path = Path(expanded)
-    if not os.path.lexists(path):
-        raise CheckpointError("there is no such file or folder", where=text, remedy="check the path")
     _refuse_folder_of_several(path, f"{text.rstrip('/')}/**", text, recognises)
     return [Location(path, *_named(path))]
 

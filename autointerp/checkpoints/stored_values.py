@@ -136,7 +136,7 @@ class Configuration:
         value = self.values.get(name)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
             raise CheckpointError(f"{name!r} should be a number, it is {str(value)[:60]!r}", where=self.where)
         return float(value)
 
@@ -176,6 +176,13 @@ def read_configuration(path: Path) -> Configuration:
     if not isinstance(values, dict):
         raise CheckpointError(f"should hold a JSON object, holds a {type(values).__name__}", where=path)
     return Configuration(path, values)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond what a float holds
+        return False
 
 
 def row_norms(matrix: Float[Tensor, "row column"]) -> Float[Tensor, " row"]:

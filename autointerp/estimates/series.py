@@ -169,7 +169,8 @@ def _without_number(rows: pl.DataFrame) -> tuple[Outcome | None, str]:
     by_status = {status: rows.filter(pl.col("status") == status) for status in _STATUSES}
     failed = by_status["failed"]
     if failed.height:
-        return Failed(f"{_reason(failed)} ({failed.height} of {rows.height} rows failed)"), ""
+        share = f" ({failed.height} of {rows.height} rows failed)" if failed.height < rows.height else ""
+        return Failed(f"{_reason(failed)}{share}"), ""
     unit_count = rows["unit"].n_unique()
     counts = {s: by_status[s]["unit"].n_unique() for s in ("undefined", "skipped") if by_status[s].height}
     note = ", ".join(f"{count} of {unit_count} units {status}" for status, count in counts.items())

@@ -7,6 +7,7 @@ import polars as pl
 from autointerp.records import EvaluationReport
 from autointerp.reporting import background, numbers, sections
 from autointerp.reporting.chart_data import charts_of
+from autointerp.reporting.failures import failure_lines
 from autointerp.reporting.parts import Callout, ReportDocument, Section
 from autointerp.reporting.summary import subject_facts, summary_section
 
@@ -61,11 +62,6 @@ def _alarm(report: EvaluationReport) -> tuple[Section, ...]:
     failures = report.failures
     if not failures:
         return ()
-    lines = tuple(
-        f"{failure.metric} of {failure.checkpoint} ({numbers.slice_words(failure.slice)}): "
-        f"{getattr(failure.outcome, 'reason', '')}"
-        for failure in failures
-    )
     noun = "result" if len(failures) == 1 else "results"
-    box = Callout(f"{len(failures)} {noun} failed", lines, "bad")
+    box = Callout(f"{len(failures)} {noun} failed", tuple(failure_lines(report)), "bad")
     return (Section("failures", "", "", (box,)),)

@@ -13,11 +13,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from autointerp.records import EvaluationReport
-from autointerp.reporting import numbers
 from autointerp.reporting.parts import Badge, Cell, Column, Row, Table
 from autointerp.reporting.report_document import build_document
 
-__all__ = ["failure_lines", "summary_table"]
+__all__ = ["summary_table"]
 
 _ARROWS = {"lower": " ↓", "higher": " ↑", "neither": ""}
 _STYLES = {"good": "bold green", "bad": "bold red", "null": "dim", "neutral": "dim"}
@@ -50,15 +49,6 @@ def summary_table(report: EvaluationReport, *, width: int = 100) -> RichTable:
     fitting = [(layout, widths) for layout, widths in measured if sum(widths) <= width]
     layout, widths = (fitting or measured[-1:])[0]
     return _rich_table(source, layout, widths, width)
-
-
-def failure_lines(report: EvaluationReport) -> list[str]:
-    """One line each failed result: metric, checkpoint, slice and reason; empty when nothing failed."""
-    return [
-        f"{failure.metric} of {failure.checkpoint} ({numbers.slice_words(failure.slice)}): "
-        f"{' '.join(getattr(failure.outcome, 'reason', '').split())}"
-        for failure in report.failures
-    ]
 
 
 def _widths(source: Table, layout: Layout) -> list[int]:

@@ -308,6 +308,47 @@ def test_links_that_lead_out_are_refused_and_links_within_are_not(describe, tmp_
     assert described.read(inside)[0].d_model == WIDTH
 
 
+@pytest.mark.parametrize(
+    ("snapshot", "target", "is_read"),
+    [
+        ("models--o--n/snapshots/c0/a", "models--o--n/blobs/b1", True),
+        ("models--o--n/snapshots/c0", "models--o--n/blobs/b1", True),
+        ("models--o--n/snapshots/c0/a", "models--o--other/blobs/b1", False),
+        ("models--o--n/snapshots/c0/a", "models--o--n/snapshots/c1/b1", False),
+        ("models--o--n/snapshots/c0/a", "b1", False),
+        ("models--o--n/a", "models--o--n/blobs/b1", False),
+        ("other/snapshots/c0/a", "other/blobs/b1", False),
+    ],
+)
+def test_in_the_hubs_cache_weights_are_links_into_the_same_repository(
+    describe, tmp_path, snapshot, target, is_read
+):
+    folder, cache = describe(), tmp_path / "cache"
+    inside, blob = cache / snapshot, cache / target
+    inside.mkdir(parents=True)
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    (folder / "model.safetensors").rename(blob)
+    (folder / "autoencoder.toml").rename(inside / "autoencoder.toml")
+    (inside / "model.safetensors").symlink_to(blob)
+    if is_read:
+        assert described.read(inside)[0].d_model == WIDTH
+        assert described.files(inside) == (inside / "autoencoder.toml", inside / "model.safetensors")
+    else:
+        refused(inside, "leads out of the description's folder")
+
+
+def test_blobs_that_lead_out_of_the_cache_are_refused(describe, tmp_path):
+    folder, repository = describe(), tmp_path / "cache/models--o--n"
+    inside, elsewhere = repository / "snapshots/c0", tmp_path / "elsewhere"
+    inside.mkdir(parents=True)
+    elsewhere.mkdir()
+    (folder / "model.safetensors").rename(elsewhere / "b1")
+    (folder / "autoencoder.toml").rename(inside / "autoencoder.toml")
+    (repository / "blobs").symlink_to(elsewhere)
+    (inside / "model.safetensors").symlink_to(repository / "blobs/b1")
+    refused(inside, "leads out of the description's folder")
+
+
 def test_absent_and_unknown_weights_are_refused(describe, tmp_path):
     refused(describe(('"model.safetensors"', '"modell.safetensors"')), "there is no weights file")
     (tmp_path / "model.onnx").write_bytes(b"")

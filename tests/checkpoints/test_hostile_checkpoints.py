@@ -70,7 +70,7 @@ def test_an_unknown_folder_lists_what_was_seen_and_what_is_known(tmp_path):
     for name in ("params.npz", "README.md", "cfg.json"):
         (tmp_path / name).write_bytes(b"{}")
     line = refused(tmp_path, "README.md, cfg.json, params.npz")
-    assert "sae_weights.safetensors" in line
+    assert "known are openai, saelens, sparsify" in line
 
 
 def test_an_empty_file_and_a_text_are_no_format(tmp_path):
@@ -242,7 +242,7 @@ def test_writing_names_unknown_formats_and_forbidden_places(autoencoder, tmp_pat
 def test_a_file_from_inside_a_folder_is_explained(autoencoder, tmp_path):
     write_checkpoint(autoencoder(TopK(2)), tmp_path, format="saelens")
     line = refused(tmp_path / "sae_weights.safetensors", "no known checkpoint format")
-    assert "a folder with cfg.json and sae_weights.safetensors" in line
+    assert "known are openai, saelens" in line
 
 
 def test_a_path_with_a_nul_character_is_refused() -> None:

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -74,6 +75,10 @@ def refusal(text, do=found):
     return line
 
 
+def inner_files(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
 def cached(cache, name=NAME):
     """The files of the only snapshot, by path."""
     (snapshot,) = (cache / f"models--{name.replace('/', '--')}" / "snapshots").iterdir()
@@ -129,6 +134,24 @@ def test_a_description_brings_the_weights_beside_it(hub, cache):
     hub.add(NAME, {"a/autoencoder.toml": b"[tensors]", "a/w.npz": b"1", "b/w.npz": b"2"})
     fetch(NAME, "a/autoencoder.toml")
     assert set(cached(cache)) == {"a/autoencoder.toml", "a/w.npz"}
+
+
+@pytest.mark.parametrize("address", ["a", "a/autoencoder.toml", "*", "**"])
+def test_a_description_brings_weights_further_down(hub, cache, address):
+    files = {"a/autoencoder.toml": b"[tensors]", "a/weights/last/w.npz": b"1", "c/d/e.txt": b""}
+    hub.add(NAME, files)
+    assert len(find_checkpoints(f"hf:{NAME}/{address}", recognises=is_checkpoint)) == 1
+    assert set(cached(cache)) == {"a/autoencoder.toml", "a/weights/last/w.npz"}
+
+
+@pytest.mark.parametrize("case", ["relu", "topk_tied", "jumprelu"])
+def test_a_described_checkpoint_comes_through_whole(hub, offline, case):
+    folder = Path(__file__).parent / "fixtures/described" / case / "checkpoint"
+    hub.add(NAME, {f"a/{path.relative_to(folder)}": path.read_bytes() for path in inner_files(folder)})
+    (only,) = find_checkpoints(f"hf:{NAME}/a", recognises=is_checkpoint)
+    assert read_checkpoint(only.path).sha256 == read_checkpoint(folder).sha256
+    offline()
+    assert find_checkpoints(f"hf:{NAME}/a", recognises=is_checkpoint) == [only]
 
 
 def test_weights_in_an_inner_folder_belong_to_the_one_around_it(hub, cache):
@@ -493,7 +516,7 @@ def test_what_is_no_hub(hub):
     assert "check HF_ENDPOINT" in line
 
 
-@pytest.mark.parametrize("endpoint", ["nonsense", "http://[", "ftp://127.0.0.1"])
+@pytest.mark.parametrize("endpoint", ["nonsense", "http://127.0.0.1:port", "ftp://127.0.0.1"])
 def test_an_endpoint_that_is_none(hub, monkeypatch, endpoint):
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     assert "check" in refusal(f"hf:{NAME}")

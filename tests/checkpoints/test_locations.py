@@ -100,9 +100,13 @@ def test_a_home_folder_is_understood(tree, monkeypatch):
     assert "no such home folder" in refusal("~nobody-of-that-name/sae.pt")
 
 
-def test_a_path_that_is_not_there(tree):
+@pytest.mark.parametrize("text", ["b", "b/c.pt", "a/sae/b"])
+def test_a_path_that_is_not_there_is_left_to_whoever_reads_it(tree, text):
     tree("a/sae")
-    assert "there is no such file or folder; check the path" in refusal("b")
+    (only,) = find_checkpoints(text, recognises=is_checkpoint)
+    assert only.shown == Path(text).name
+    with pytest.raises(CheckpointError, match=f"{text}: cannot be read .*; give the path of"):
+        read_checkpoint(only.path)
 
 
 @pytest.mark.parametrize("text", ["", "a\0b"])

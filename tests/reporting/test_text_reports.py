@@ -6,10 +6,11 @@ import re
 import pytest
 from rich.console import Console
 
-from autointerp.records import Measured
+from autointerp.records import Failed, Measured
 from autointerp.reporting.csv_file import COLUMNS, report_csv
+from autointerp.reporting.failures import failure_lines
 from autointerp.reporting.markdown_file import escaped, report_markdown
-from autointerp.reporting.terminal import failure_lines, summary_table
+from autointerp.reporting.terminal import summary_table
 
 
 def _printed(report, width):
@@ -52,8 +53,20 @@ def test_markup_in_a_name_is_not_obeyed(realistic):
 
 def test_failures_are_one_line_each(hostile):
     (line,) = failure_lines(hostile)
-    assert line.startswith("downstream.kl_nats of jumprelu-8k")
+    assert line.startswith("jumprelu") and "downstream.kl_nats (all)" in line
     assert "\n" not in line
+
+
+def test_one_cause_is_said_once_however_much_it_took(realistic):
+    name = realistic.checkpoints[0].name
+    broken = [
+        dataclasses.replace(result, outcome=Failed("out of memory")) if result.checkpoint == name else result
+        for result in realistic.results
+    ]
+    lines = failure_lines(dataclasses.replace(realistic, results=broken))
+    [line] = [line for line in lines if "out of memory" in line]
+    count = sum(result.checkpoint == name for result in realistic.results)
+    assert f"and {count - 3} more results" in line
 
 
 def test_markdown_tables_have_as_many_cells_as_columns(realistic, hostile):

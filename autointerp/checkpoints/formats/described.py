@@ -276,7 +276,7 @@ def _read_description(path: Path) -> Configuration:
 
 
 def _weights_file(description: Configuration) -> Path:
-    """The file that `weights` names, which must lie in the description's folder, links followed."""
+    """The file that `weights` names; links followed, it must lie in a folder that `_may_hold` names."""
     name, where = description.text("weights"), description.where
     if not name:
         raise CheckpointError(
@@ -290,7 +290,7 @@ def _weights_file(description: Configuration) -> Path:
     file = where.parent / name
     if not file.is_file():
         raise CheckpointError(f"there is no weights file {name[:80]!r}", where=where)
-    if not file.resolve().is_relative_to(where.parent.resolve()):
+    if not any(file.resolve().is_relative_to(folder) for folder in _may_hold(where.parent.resolve())):
         raise CheckpointError(
             f"weights {name[:80]!r} is a link that leads out of the description's folder",
             where=where,
@@ -303,6 +303,18 @@ def _weights_file(description: Configuration) -> Path:
             remedy=f"known are {', '.join(_READERS)}",
         )
     return file
+
+
+def _may_hold(folder: Path) -> list[Path]:
+    """Where the weights of a description in `folder` may really lie: there, or in its repository's blobs.
+
+    The cache of the Hugging Face hub holds `models--owner--name/snapshots/COMMIT/...`, links into
+    `models--owner--name/blobs`.
+    """
+    snapshots = next((each for each in folder.parents if each.name == "snapshots"), None)
+    if snapshots is None or not snapshots.parent.name.startswith("models--"):
+        return [folder]
+    return [folder, snapshots.parent / "blobs"]
 
 
 def _section(

@@ -180,7 +180,7 @@ def _refuse_another_size(
     factor = configuration.number("expansion_factor")
     if factor is not None and not latent_count <= d_model * factor < latent_count + 1:
         raise CheckpointError(
-            f"expansion_factor {factor:g} at width {d_model} is not the {latent_count} latents of the weights",
+            f"expansion_factor {factor:g} at width {d_model} is not the weights' {latent_count} latents",
             where=configuration.where,
         )
 
@@ -276,8 +276,8 @@ def _norm(table: TensorTable, hook_point: str) -> float:
     """The mean norm at a hook point. Before it is known, the library stores whatever lay in memory there."""
     name = f"{_NORM}{hook_point}"
     norm = float(table.take(name, ""))
-    if norm <= 0:
-        raise CheckpointError(f"{name!r} is {norm:g}, not positive: was it ever measured?", where=table.where)
+    if not 1e-10 < norm < 1e10:  # beyond it a float32 cannot hold what is scaled by it
+        raise CheckpointError(f"{name!r} is {norm:g}, no mean of norms: was it measured?", where=table.where)
     return norm
 
 
