@@ -272,7 +272,8 @@ def _first(names: list[str], *, shown: int = 12) -> str:
 
 def _sha256(path: Path, files: tuple[Path, ...]) -> str:
     """Of a single file what `sha256sum` says; of several, of the lines that name each with its own hash."""
-    if len(files) == 1 and files[0] == path:
+    path, files = path.absolute(), tuple(file.absolute() for file in files)
+    if files == (path,):
         return _sha256_of_file(path)
     inside = all(file.is_relative_to(path) for file in files)
     root = path if inside and path.is_dir() else Path(os.path.commonpath([file.parent for file in files]))

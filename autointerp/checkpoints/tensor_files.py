@@ -38,6 +38,7 @@ __all__ = [
 # What the restricted unpickler, the zip reader and NumPy's header parser were seen to raise on damaged bytes.
 _DAMAGE = (
     pickle.UnpicklingError,
+    safetensors.SafetensorError,  # torch.load hands a file of that name over
     zipfile.BadZipFile,
     struct.error,
     ArithmeticError,
@@ -71,7 +72,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (safetensors.SafetensorError, *_DAMAGE) as error:
+    except _DAMAGE as error:
         raise CheckpointError(
             f"damaged or no safetensors file ({error})", where=path, remedy="copy it again"
         ) from error
@@ -82,7 +83,7 @@ def safetensors_names(path: Path) -> frozenset[str]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return frozenset(file.keys())
-    except (safetensors.SafetensorError, *_DAMAGE):
+    except _DAMAGE:
         return frozenset()
 
 

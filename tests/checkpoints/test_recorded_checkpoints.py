@@ -154,6 +154,13 @@ def test_exactly_one_format_claims_it(case, facts):
     ]
 
 
+def test_a_relative_path_is_the_same_checkpoint(case, facts, monkeypatch):
+    monkeypatch.chdir(case)
+    relative, absolute = read_checkpoint(facts["checkpoint"]), read_checkpoint(case / facts["checkpoint"])
+    assert relative.sha256 == absolute.sha256
+    assert relative.sae.metadata == absolute.sae.metadata
+
+
 def test_the_hash_is_the_contents_not_the_place(case, facts, copy):
     assert read_checkpoint(case / facts["checkpoint"]).sha256 == read_checkpoint(copy[0]).sha256
 

@@ -44,7 +44,7 @@ def is_before_6(configuration: Configuration) -> bool:
 def in_todays_words(configuration: Configuration) -> Configuration:
     """The configuration as SAELens 6 would write it: itself, unless it is an old one.
 
-    A file without `architecture` is a `standard` one, or `topk` by its activation function.
+    An old file without `architecture` is a `standard` one, or `topk` by its activation function.
 
     Raises:
         CheckpointError: an activation function that version 6 does not have, or one that contradicts the
@@ -56,6 +56,8 @@ def in_todays_words(configuration: Configuration) -> Configuration:
     for old, new in _RENAMED.items():
         if old in named:
             named.setdefault(new, named.pop(old))
+    if "architecture" not in named and _OLD_NAMES.isdisjoint(named):
+        raise CheckpointError("says no architecture", where=configuration.where)
     old_one = Configuration(configuration.where, named)
     architecture, k = _architecture(old_one)
     origin = {key: named.pop(key) for key in _OF_THE_ORIGIN if key in named}
