@@ -93,6 +93,12 @@ def opened_checkpoints(suite: Suite, *, progress: Progress = SILENT) -> list[Mea
 
 def _opened(source: Source, entry: CheckpointSection, suite: Suite) -> Measurable:
     loaded = source.read()
+    if "output_site" in loaded.missing and entry.output_site is None:
+        raise CheckpointError(
+            "is a transcoder and does not say what it predicts",
+            where=source.shown,
+            remedy="give `output_site` in the suite, e.g. blocks.8.hook_mlp_out",
+        )
     checkpoint = _attached(
         source.name,
         loaded.sae,
