@@ -120,13 +120,14 @@ def inspect(
 ) -> None:
     """Show what a checkpoint is: format, architecture, shapes, site, norms, what is missing."""
     from autointerp.checkpoints.inspect import inspection
+    from autointerp.checkpoints.load import ROOM_BYTES
     from autointerp.evaluation.sources import find_sources
 
     _find_own_modules()
     with _progress() as progress:
         sources = find_sources(checkpoint, progress=progress)
     for source in sources:
-        _print_pairs({"checkpoint": source.shown} | inspection(source.read()))
+        _print_pairs({"checkpoint": source.shown} | inspection(source.read(ROOM_BYTES)))
 
 
 @app.command()

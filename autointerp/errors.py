@@ -3,6 +3,7 @@
 AutointerpError
 ├── BadInputError              2    something handed in is wrong; nothing was computed from it
 │   ├── CheckpointError             a file is no checkpoint, is damaged, or does not fit
+│   │   └── ForeignPickleError      it would call something that no checkpoint needs: somebody's other file
 │   ├── SubjectError                the language model cannot be loaded or used
 │   │   └── SiteError               it has no such place
 │   ├── CorpusError                 no text, unreadable text, too little text
@@ -17,6 +18,7 @@ __all__ = [
     "BadInputError",
     "CheckpointError",
     "CorpusError",
+    "ForeignPickleError",
     "InterruptedRunError",
     "MetricFailedError",
     "RunStoreError",
@@ -53,6 +55,10 @@ class BadInputError(AutointerpError):
 
 class CheckpointError(BadInputError):
     """A file is no checkpoint that we know, is damaged, or does not fit the subject."""
+
+
+class ForeignPickleError(CheckpointError):
+    """A pickle that would call what no checkpoint needs: refused, and rather another kind of file."""
 
 
 class SubjectError(BadInputError):

@@ -34,6 +34,7 @@ from autointerp.errors import CheckpointError
 
 __all__ = [
     "FORMATS",
+    "ROOM_BYTES",
     "WRITABLE_FORMATS",
     "CheckpointFormat",
     "LoadedCheckpoint",
@@ -97,8 +98,8 @@ FORMATS: tuple[CheckpointFormat, ...] = (
 )
 WRITABLE_FORMATS: tuple[WritableFormat, ...] = (openai, saelens, sparsify, dictionary_learning)
 
-_LARGEST_IN_MEMORY = 2**30
-"""Bytes of matrices that are brought into the computer's own memory."""
+ROOM_BYTES = 2**30
+"""Bytes of one checkpoint's matrices that are brought into the computer's own memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +115,8 @@ class LoadedCheckpoint:
     """What the checkpoint does not say: `site`, `subject`, ..."""
     file_size_bytes: int
     """Of the checkpoint's own files together."""
+    files: tuple[Path, ...] = ()
+    """The checkpoint's own files."""
 
     @property
     def architecture(self) -> str:
@@ -134,9 +137,19 @@ def load_checkpoint(
 
 
 def read_checkpoint(
-    path: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    room: int | None = None,
 ) -> LoadedCheckpoint:
     """The dictionary at `path` with its format, content hash and what it does not say.
+
+    Args:
+        path: a file or folder.
+        dtype: what it computes in.
+        device: where.
+        room: see `placed`.
 
     Raises:
         CheckpointError: nothing is there, no format or more than one recognises it, or it is damaged, unsafe,
@@ -148,6 +161,7 @@ def read_checkpoint(
         sae, missing = chosen.read(path)
         files = chosen.files(path)
         sha256, file_size_bytes = _sha256(path, files), sum(file.stat().st_size for file in files)
+        sae = placed(sae, device=device, dtype=dtype, room=room)
     except OSError as error:
         raise CheckpointError(
             f"cannot be read ({error.strerror or error})",
@@ -155,44 +169,54 @@ def read_checkpoint(
             remedy="give the path of a checkpoint's file or folder that can be read",
         ) from error
     except CheckpointError as error:
-        raise (
-            error if error.where else CheckpointError(error.what, where=path, remedy=error.remedy)
-        ) from error
-    return LoadedCheckpoint(
-        placed(sae, device=device, dtype=dtype), path, sha256, chosen.NAME, missing, file_size_bytes
-    )
+        if error.where:
+            raise
+        raise CheckpointError(error.what, where=path, remedy=error.remedy) from error
+    return LoadedCheckpoint(sae, path, sha256, chosen.NAME, missing, file_size_bytes, files)
 
 
 def placed(
-    sae: SparseAutoencoder, *, device: torch.device | str, dtype: torch.dtype | None = None
+    sae: SparseAutoencoder,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype | None = None,
+    room: int | None = None,
 ) -> SparseAutoencoder:
     """A dictionary that computes on `device` in `dtype` (None: as it does now).
 
-    Its matrices are copied there where there is room: up to 1 GiB of them on a CPU, up to half of the free
-    memory of an accelerator. Beyond that they stay where they are (`SparseAutoencoder.is_streamed`), so that
-    the memory needed does not grow with the dictionary.
+    Its matrices are copied there if they take no more than `room` bytes: by default 1 GiB on a CPU, a quarter
+    of an accelerator's memory. Else they stay where they are (`is_streamed`), so that the memory needed does
+    not grow with the dictionary.
+
+    Raises:
+        CheckpointError: they do not fit, and the activation function has to look at all of them at once.
     """
     device, dtype = torch.device(device), dtype or sae.dtype
     moved = sae.to(device, dtype, matrices=False)
-    matrices = sae.tensors(("encoder_weight", "decoder_weight", "skip_weight"))
-    if sum(matrix.numel() for matrix in matrices.values()) * dtype.itemsize > _room(device):
+    matrices = sae.matrices()
+    needed, room = sae.matrix_bytes(dtype), _room(device) if room is None else room
+    if needed > room and not sae.activation.needs_all_latents:
         return moved
+    if needed > max(room, _room(device)):
+        raise CheckpointError(
+            f"{sae.activation.describe()} needs its {needed / 2**30:.1f} GiB of directions in memory at once",
+            remedy=f"there are {_room(device) / 2**30:.1f} GiB for a dictionary",
+        )
     # A copy even where nothing changes: a file that is overwritten later must not reach into the run.
     copies = {
         name: torch.empty(matrix.shape, dtype=dtype, device=device).copy_(matrix)
         for name, matrix in matrices.items()
     }
-    if isinstance(moved.activation, MatchingPursuit):  # looks at the decoder's own rows
-        activation = replace(moved.activation, directions=copies["decoder_weight"])
-        return replace(moved, **copies, activation=activation)
-    return replace(moved, **copies)
+    activation = moved.activation
+    if isinstance(activation, MatchingPursuit):  # looks at the decoder's own rows
+        activation = replace(activation, directions=copies["decoder_weight"])
+    return replace(moved, **copies, activation=activation, is_streamed=False)
 
 
 def _room(device: torch.device) -> int:
     if device.type != "cuda":
-        return _LARGEST_IN_MEMORY
-    free, _ = torch.cuda.mem_get_info(device)
-    return int(free) // 2
+        return ROOM_BYTES
+    return int(torch.cuda.get_device_properties(device).total_memory) // 4
 
 
 def write_checkpoint(

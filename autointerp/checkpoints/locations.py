@@ -18,7 +18,7 @@ from autointerp.checkpoints.path_patterns import (
     natural_key,
     split_pattern,
 )
-from autointerp.errors import CheckpointError
+from autointerp.errors import CheckpointError, ForeignPickleError
 from autointerp.progress import SILENT, Progress
 
 __all__ = ["Location", "find_checkpoints"]
@@ -160,6 +160,8 @@ def _refuse_folder_of_several(path: Path, pattern: str, text: str, recognises: R
 def _is_checkpoint(path: Path, recognises: Recognises) -> bool:
     try:
         return recognises(path)
+    except ForeignPickleError:  # somebody's other file: settings of a run, an optimizer
+        return False
     except CheckpointError:
         return True
     except OSError:

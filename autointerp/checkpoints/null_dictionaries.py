@@ -4,6 +4,7 @@ What they score is what a dictionary scores for its size and sparsity alone; a r
 are ordinary dictionaries, so they go through the same pipeline.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -69,6 +70,7 @@ def random_dictionary(
         activation=activation if activation.weight is None else TopK(activation.k),
         normalization=like.normalization if output_mean is None else InputNormalization(),
         metadata=_null_metadata(like, note),
+        is_streamed=like.is_streamed,
     )
 
 
@@ -84,7 +86,8 @@ def basis_dictionary(
 
     With the identity the latents are the site's own channels (neurons), with the principal components they
     are PCA scores; both about `mean`, in raw space. k is cut to the number of directions, with which the
-    reconstruction is perfect.
+    reconstruction is perfect. As the null of a transcoder it sees what it is to answer: a bound, not a fair
+    opponent.
     """
     rows, bias = directions.to(like.encoder_bias).contiguous(), mean.to(like.encoder_bias)
     return SparseAutoencoder(
@@ -94,23 +97,26 @@ def basis_dictionary(
         decoder_bias=bias,
         pre_bias=bias,
         activation=AbsTopK(min(k, len(rows))),
-        metadata=_null_metadata(like, note),
+        metadata=replace(_null_metadata(like, note), site=None, output_site=None, hides_output=False),
     )
 
 
 def with_shuffled_decoder(sae: SparseAutoencoder, *, generator: torch.Generator) -> SparseAutoencoder:
-    """The same latents, each with another one's direction: a random permutation of the decoder's rows.
+    """The same latents, each with another one's direction: a random permutation of the rows of W_dec / s.
 
     Its latents fire when they did, so densities, L0 and everything read off latents alone stay; what depends
     on a latent's direction must fall.
     """
     order = torch.randperm(sae.latent_count, generator=generator)
-    decoder = sae.decoder_weight
-    if sae.is_streamed:
-        shape = (sae.latent_count, sae.d_out)
-        shuffled = scratch_matrix(shape, decoder.dtype, lambda first, last: decoder[order[first:last]])
-    else:
-        shuffled = decoder[order.to(decoder.device)]
+    scale = torch.ones(sae.latent_count) if sae.latent_scale is None else sae.latent_scale.cpu()
+    # A latent's direction is its row over its scale, so the row brings its length along.
+    lengths = (scale / scale[order]).to(sae.encoder_bias).unsqueeze(1)
+
+    def dealt(first: int, last: int) -> Tensor:
+        rows = sae.decoder_weight[order[first:last].to(sae.decoder_weight.device)]
+        return rows.to(sae.encoder_bias) * lengths[first:last]
+
+    shuffled = _matrix_like(sae, sae.d_out, dealt)
     metadata = _null_metadata(sae, "null: the decoder's directions dealt to other latents")
     return replace(sae, decoder_weight=shuffled, metadata=metadata)
 
@@ -118,11 +124,7 @@ def with_shuffled_decoder(sae: SparseAutoencoder, *, generator: torch.Generator)
 def with_output_scale(dictionary: SparseAutoencoder, scale: float) -> SparseAutoencoder:
     """The same latents, decoded `scale` times as long; biases stay."""
     decoder = dictionary.decoder_weight
-    if dictionary.is_streamed:
-        shape = (dictionary.latent_count, dictionary.d_out)
-        scaled = scratch_matrix(shape, decoder.dtype, lambda first, last: decoder[first:last] * scale)
-    else:
-        scaled = decoder * scale
+    scaled = _matrix_like(dictionary, dictionary.d_out, lambda first, last: decoder[first:last] * scale)
     note = f"decoder scaled by {scale:.4g}"
     metadata = replace(dictionary.metadata, notes=(*dictionary.metadata.notes, note))
     return replace(dictionary, decoder_weight=scaled, metadata=metadata)
@@ -135,9 +137,16 @@ def _random_directions(
         normal = torch.randn(last - first, width, generator=generator, dtype=torch.float32)
         return torch.nn.functional.normalize(normal, dim=1)
 
+    return _matrix_like(like, width, drawn)
+
+
+def _matrix_like(
+    like: SparseAutoencoder, width: int, rows: Callable[[int, int], Float[Tensor, "row column"]]
+) -> Float[Tensor, "latent width"]:
+    """A row a latent, in memory or, where the matrices of `like` stay in a file, in one too."""
     if like.is_streamed:
-        return scratch_matrix((like.latent_count, width), like.decoder_weight.dtype, drawn)
-    return drawn(0, like.latent_count).to(like.encoder_bias)
+        return scratch_matrix((like.latent_count, width), like.decoder_weight.dtype, rows)
+    return rows(0, like.latent_count).to(like.encoder_bias)
 
 
 def _null_metadata(like: SparseAutoencoder, note: str) -> CheckpointMetadata:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from autointerp.checkpoints.sparse_latents import SparseLatents
 
-__all__ = ["firing_latents", "fits", "weighted_rows"]
+__all__ = ["firing_latents", "weighted_rows"]
 
 _BLOCK_BYTES = 16 * 2**20
 _LARGEST_BLOCK_BYTES = 256 * 2**20
@@ -33,7 +33,7 @@ class _Plan(NamedTuple):
     latents: int
 
 
-def fits(matrix: Tensor, like: Tensor) -> bool:
+def _fits(matrix: Tensor, like: Tensor) -> bool:
     """Whether a matrix has the precision and the place of `like`, so that it can be used as it is."""
     return matrix.dtype == like.dtype and matrix.device == like.device
 
@@ -44,15 +44,17 @@ def firing_latents(
     bias: Float[Tensor, " latent"],
     scale: Float[Tensor, " latent"] | None,
     activation: Any,
+    *,
+    in_shards: bool = False,
 ) -> SparseLatents:
     """The latents `act((h weight^T + bias) * scale)` that fire, without a (token, latent) array.
 
     Small dictionaries go by in blocks of 512 tokens, of more where 16 MiB of pre-activations hold more. Where
-    512 tokens would need over 256 MiB (from 131,073 latents in float32 on), or the weights lie elsewhere, up
-    to 4096 tokens meet one shard of latents after the other, with at most 128 MiB of pre-activations and 128
+    512 tokens would need over 256 MiB (from 131,073 latents in float32 on), or with `in_shards`, up to 4096
+    tokens meet one shard of latents after the other, with at most 128 MiB of pre-activations and 128
     MiB of weights at a time; what the activation function keeps in between is its own (TopK: k a token).
     """
-    plan = _plan(h, weight, whole=activation.needs_all_latents)
+    plan = _plan(h, weight, whole=activation.needs_all_latents, in_shards=in_shards)
     buffer = h.new_empty(min(plan.tokens, max(1, h.shape[0])) * plan.latents)
     firings, counts = [], [torch.zeros(1, dtype=torch.int64, device=h.device)]
     for block in h.split(plan.tokens):
@@ -75,14 +77,15 @@ def firing_latents(
     )
 
 
-def _plan(h: Tensor, weight: Tensor, *, whole: bool) -> _Plan:
+def _plan(h: Tensor, weight: Tensor, *, whole: bool, in_shards: bool) -> _Plan:
     latent_count, item = weight.shape[0], h.dtype.itemsize
     token_bytes = latent_count * item
-    if whole or (fits(weight, h) and _EFFICIENT_BLOCK * token_bytes <= _LARGEST_BLOCK_BYTES):
+    in_shards = in_shards or not _fits(weight, h)
+    if whole or (not in_shards and _EFFICIENT_BLOCK * token_bytes <= _LARGEST_BLOCK_BYTES):
         efficient = min(_EFFICIENT_BLOCK, _LARGEST_BLOCK_BYTES // token_bytes)
         return _Plan(_even(h.shape[0], max(1, efficient, _BLOCK_BYTES // token_bytes)), latent_count)
     tokens = _even(h.shape[0], _TOKENS_PER_SHARD_PASS)
-    row_bytes = max(tokens, 0 if fits(weight, h) else weight.shape[1]) * item
+    row_bytes = max(tokens, weight.shape[1] if in_shards else 0) * item
     return _Plan(tokens, _even(latent_count, max(1, _SHARD_BYTES // row_bytes)))
 
 
@@ -100,7 +103,7 @@ def weighted_rows(
     as a sparse CSR product at 512 to 4096 tokens.) Rows that lie elsewhere are brought over once per block of
     tokens, at most 128 MiB of them.
     """
-    if fits(weight, latents.values) and weight.is_contiguous():
+    if _fits(weight, latents.values) and weight.is_contiguous():
         return _bag(latents.indices, latents.values, latents.offsets, weight)
     most = max(1, int(latents.active_count_per_token().max())) if latents.token_count else 1
     tokens = max(1, _SHARD_BYTES // (most * weight.shape[1] * latents.values.dtype.itemsize))

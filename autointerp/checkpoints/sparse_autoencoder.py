@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from autointerp.checkpoints.activation_functions import ActivationFunction
 from autointerp.checkpoints.input_normalization import InputNormalization, Statistics
-from autointerp.checkpoints.sharded_products import firing_latents, fits, weighted_rows
+from autointerp.checkpoints.sharded_products import firing_latents, weighted_rows
 from autointerp.checkpoints.sparse_latents import SparseLatents
 from autointerp.errors import CheckpointError
 
@@ -52,12 +52,15 @@ class CheckpointMetadata:
     """What a reader of the report should know: guesses made, fields ignored."""
     output_site: str | None = None
     """What it predicts, if that is another place than what it reads."""
+    hides_output: bool = False
+    """Whether it predicts another place than what it reads, and does not say which."""
 
     @property
     def absent(self) -> tuple[str, ...]:
         """Names of the fields about which the checkpoint says nothing."""
         names = ("site", "subject", "context_length", "prepend_bos")
-        return tuple(name for name in names if getattr(self, name) is None)
+        absent = tuple(name for name in names if getattr(self, name) is None)
+        return (*absent, "output_site") if self.hides_output else absent
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +81,8 @@ class SparseAutoencoder:
     skip_weight: Float[Tensor, "d_out d_model"] | None = None
     """Maps the raw input straight to the output; None: nothing is added."""
     metadata: CheckpointMetadata = field(default_factory=CheckpointMetadata)
+    is_streamed: bool = False
+    """Whether the matrices stay where they are, in their file, and are used shard by shard."""
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""
@@ -111,7 +116,8 @@ class SparseAutoencoder:
     @property
     def is_transcoder(self) -> bool:
         """Whether it predicts another place than the one it reads."""
-        return self.metadata.output_site not in (None, self.metadata.site) or self.d_out != self.d_model
+        said = self.metadata
+        return said.hides_output or said.output_site not in (None, said.site) or self.d_out != self.d_model
 
     @property
     def architecture(self) -> str:
@@ -119,10 +125,13 @@ class SparseAutoencoder:
         words = f"{self.activation.describe()}{' transcoder' if self.is_transcoder else ''}"
         return words if self.skip_weight is None else f"{words} + skip"
 
-    @property
-    def is_streamed(self) -> bool:
-        """Whether a matrix lies elsewhere or in another precision than the computation."""
-        return not all(fits(matrix, self.encoder_bias) for matrix in self.tensors(_MATRICES).values())
+    def matrices(self) -> dict[str, Tensor]:
+        """Encoder, decoder and, if there is one, skip connection, by field."""
+        return self.tensors(_MATRICES)
+
+    def matrix_bytes(self, dtype: torch.dtype) -> int:
+        """What the matrices take in a precision."""
+        return sum(matrix.numel() for matrix in self.matrices().values()) * dtype.itemsize
 
     def tensors(self, names: tuple[str, ...] = (*_MATRICES, *_VECTORS)) -> dict[str, Tensor]:
         """Its own tensors that there are, by field; those of the activation function are that one's."""
@@ -137,14 +146,15 @@ class SparseAutoencoder:
     ) -> "SparseAutoencoder":
         """The same dictionary computing elsewhere or in another precision; `self` is left as it is.
 
-        Without `matrices` these stay where they are, and come over shard by shard when used.
+        Without `matrices` these stay where they are, and come over shard by shard when used: it is streamed.
         """
         names = (*_VECTORS, *_MATRICES) if matrices else _VECTORS
         moved = {
             name: tensor.to(device=device, dtype=dtype).contiguous()
             for name, tensor in self.tensors(names).items()
         }
-        return replace(self, **moved, activation=self.activation.to(device=device, dtype=dtype))
+        activation = self.activation.to(device=device, dtype=dtype)
+        return replace(self, **moved, activation=activation, is_streamed=not matrices)
 
     def shared_bias(self, format_name: str) -> Float[Tensor, " d_model"]:
         """The one bias of formats that subtract before encoding what they add after decoding.
@@ -223,7 +233,8 @@ class SparseAutoencoder:
         return (normalised if self.pre_bias is None else normalised - self.pre_bias), statistics
 
     def _encode(self, h: Float[Tensor, "token d_model"]) -> SparseLatents:
-        return firing_latents(h, self.encoder_weight, self.encoder_bias, self.latent_scale, self.activation)
+        parts = (self.encoder_weight, self.encoder_bias, self.latent_scale, self.activation)
+        return firing_latents(h, *parts, in_shards=self.is_streamed)
 
     def _dense_pre(self, h: Float[Tensor, "token d_model"]) -> Float[Tensor, "token latent"]:
         pre = functional.linear(h, self.encoder_weight.to(self.encoder_bias), self.encoder_bias)
@@ -232,9 +243,13 @@ class SparseAutoencoder:
     def _with_skip(
         self, answer: Float[Tensor, "token d_out"], x: Float[Tensor, "token d_model"]
     ) -> Float[Tensor, "token d_out"]:
+        return answer if self.skip_weight is None else answer + self.skipped(x)
+
+    def skipped(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_out"]:
+        """What the skip connection adds: `W_skip x`; zeros without one."""
         if self.skip_weight is None:
-            return answer
-        return answer + x.to(self.encoder_bias) @ self.skip_weight.to(self.encoder_bias).T
+            return self.encoder_bias.new_zeros(x.shape[0], self.d_out)
+        return x.to(self.encoder_bias) @ self.skip_weight.to(self.encoder_bias).T
 
 
 def _refuse_misfits(sae: SparseAutoencoder) -> None:

@@ -8,6 +8,7 @@ import errno
 import json
 import mmap
 import pickle
+import re
 import struct
 import warnings
 import zipfile
@@ -22,7 +23,7 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from autointerp.errors import CheckpointError
+from autointerp.errors import CheckpointError, ForeignPickleError
 
 __all__ = [
     "is_npz_file",
@@ -55,6 +56,8 @@ _DAMAGE = (
     ValueError,
 )
 
+_FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
+"""In what the restricted unpickler says of a name that it does not know."""
 _ZIP_START = b"PK\x03\x04"
 _LOCAL_HEADER_BYTES = 30
 _LARGEST_RATIO = 200
@@ -129,10 +132,13 @@ def read_torch_file(path: Path, *, mapped: bool = True) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and archived)
     except pickle.UnpicklingError as error:
+        remedy = "save a plain dictionary of tensors"
+        if named := _FOREIGN.search(str(error)):
+            raise ForeignPickleError(
+                f"refused, reading it would run code: it names {named[1][:80]}", where=path, remedy=remedy
+            ) from error
         raise CheckpointError(
-            f"refused, reading it could run code or it is damaged ({_first_sentence(error)})",
-            where=path,
-            remedy="save a plain dictionary of tensors",
+            "refused, reading it could run code or it is damaged", where=path, remedy=remedy
         ) from error
     except (*_DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:

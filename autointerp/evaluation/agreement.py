@@ -57,11 +57,11 @@ def _subject_mismatch(said: CheckpointMetadata, subject: SubjectModel) -> Iterat
 
 def _site_mismatches(checkpoint: Checkpoint, subject: SubjectModel) -> Iterator[str]:
     said = checkpoint.sae.metadata
-    output = said.output_site or said.site
+    output = said.output_site or (None if said.hides_output else said.site)
     for word, stated, used in (("reads", said.site, checkpoint.reads), ("predicts", output, checkpoint.site)):
         if stated is not None and _place(stated, subject) != _place(used, subject):
             yield f"says that it {word} {stated}, the run has it at {used}"
-        if said.output_site in (None, said.site) and checkpoint.input_site is None:
+        if checkpoint.input_site is None and not checkpoint.sae.is_transcoder:
             return  # both are one place
 
 

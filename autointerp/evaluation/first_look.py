@@ -18,6 +18,7 @@ from autointerp.errors import AutointerpError
 from autointerp.evaluation.inputs import Measurable
 from autointerp.evaluation.work import Work
 from autointerp.metrics.reconstruction import normalized_mse_terms
+from autointerp.run_store import MemoryStore, RunStore
 from autointerp.sampling.contexts import TokenBatch
 from autointerp.sampling.readings import (
     Checkpoint,
@@ -28,7 +29,7 @@ from autointerp.sampling.readings import (
 )
 from autointerp.subject.sites import parse_site
 
-__all__ = ["first_look"]
+__all__ = ["first_look", "stopped_names"]
 
 _KEY = "checks/first_look"
 _SCHEMA = {"checkpoint": pl.String, "reason": pl.String}
@@ -55,6 +56,11 @@ def first_look(
         rows = [{"checkpoint": name, "reason": reason} for name, reason in found if reason is not None]
         work.store.write(_KEY, pl.DataFrame(rows, schema=_SCHEMA))
     return dict(work.store.read(_KEY).select("checkpoint", "reason").iter_rows())
+
+
+def stopped_names(store: RunStore | MemoryStore) -> frozenset[str]:
+    """The checkpoints that a run's first look stopped; running it again would stop them again."""
+    return frozenset(store.read(_KEY)["checkpoint"].to_list()) if store.has(_KEY) else frozenset()
 
 
 class _Look:
@@ -85,7 +91,7 @@ class _Look:
         return (
             f"normalised MSE {mse:.3g} on the first {sum(map(len, self._places))} tokens, where the mean "
             f"as answer has 1 and the limit is {self._limit:g}; {causes}. "
-            "To measure it all the same: --set checks.largest_normalized_mse=1e9"
+            "To measure it all the same, in another --out: --set checks.largest_normalized_mse=1e9"
         )
 
     def _explanations(self, checkpoint: Checkpoint, mse: float) -> list[str]:
@@ -143,7 +149,7 @@ class _Look:
                 for batch in self._batches
             ]
             flat = [
-                grid.reshape(-1, grid.shape[-1])[places]
+                grid.to(self._subject.device).reshape(-1, grid.shape[-1])[places]
                 for grid, places in zip(grids, self._places, strict=True)
             ]
             x = torch.cat(flat)

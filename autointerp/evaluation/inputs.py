@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from autointerp import __version__
+from autointerp.checkpoints.load import ROOM_BYTES
 from autointerp.checkpoints.load import placed as on_device
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
 from autointerp.config import CheckpointSection, CorpusSection, CurvePoint, SubjectSection, Suite
@@ -34,6 +36,9 @@ __all__ = [
     "with_demo_curve",
 ]
 
+_ROOM_FOR_ALL = 4 * 2**30
+"""Bytes of all checkpoints' matrices that are held in memory; beyond, those of a long sweep stay in files."""
+
 
 @dataclass(frozen=True, eq=False)
 class Measurable:
@@ -41,6 +46,40 @@ class Measurable:
 
     checkpoint: Checkpoint
     summary: CheckpointSummary
+    mapped: tuple["FileState", ...] = ()
+    """Of files that the dictionary reads its weights from while the run goes."""
+
+    def check_unchanged(self) -> None:
+        """Refuse to go on with weights that are no longer those whose hash the report has.
+
+        Raises:
+            CheckpointError: a file was written to, replaced or taken away.
+        """
+        for state in self.mapped:
+            if FileState.of(state.path) != state:
+                raise CheckpointError(
+                    "was changed while the run read its weights from it",
+                    where=self.summary.name,
+                    remedy="leave large checkpoints alone during a run, and begin anew in another --out",
+                )
+
+
+class FileState(NamedTuple):
+    """What changes when a file does."""
+
+    path: Path
+    byte_count: int
+    changed_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> "FileState | None":
+        """Of a file as it is now; None where there is none."""
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return cls(path, found.st_size, found.st_mtime_ns, found.st_ino)
 
 
 def context_options(corpus: CorpusSection) -> ContextOptions:
@@ -77,11 +116,13 @@ def opened_checkpoints(suite: Suite, *, progress: Progress = SILENT) -> list[Mea
             where=suite.name,
             remedy="add [[checkpoints]] or --checkpoint PATH",
         )
-    opened = [
-        _opened(found, entry, suite)
-        for entry in suite.checkpoints
-        for found in find_sources(entry.path, name=entry.name, progress=progress)
-    ]
+    opened: list[Measurable] = []
+    room = _ROOM_FOR_ALL
+    for entry in suite.checkpoints:
+        for source in find_sources(entry.path, name=entry.name, progress=progress):
+            opened.append(_opened(source, entry, suite, room=min(room, ROOM_BYTES)))
+            held = opened[-1].checkpoint.sae.matrix_bytes(torch.float32)
+            room -= held if held <= min(room, ROOM_BYTES) else 0
     names = [entry.summary.name for entry in opened]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -91,9 +132,9 @@ def opened_checkpoints(suite: Suite, *, progress: Progress = SILENT) -> list[Mea
     return opened
 
 
-def _opened(source: Source, entry: CheckpointSection, suite: Suite) -> Measurable:
-    loaded = source.read()
-    if "output_site" in loaded.missing and entry.output_site is None:
+def _opened(source: Source, entry: CheckpointSection, suite: Suite, *, room: int) -> Measurable:
+    loaded = source.read(room)
+    if loaded.sae.metadata.hides_output and entry.output_site is None:
         raise CheckpointError(
             "is a transcoder and does not say what it predicts",
             where=source.shown,
@@ -114,7 +155,8 @@ def _opened(source: Source, entry: CheckpointSection, suite: Suite) -> Measurabl
         format=loaded.format,
         notes=(*source.notes, *loaded.sae.metadata.notes, *_absent_note(loaded.missing)),
     )
-    return Measurable(checkpoint, summary)
+    states = tuple(filter(None, map(FileState.of, loaded.files))) if loaded.sae.is_streamed else ()
+    return Measurable(checkpoint, summary, states)
 
 
 def in_memory(name: str, sae: SparseAutoencoder, suite: Suite) -> Measurable:
@@ -251,8 +293,8 @@ def placed(entry: Measurable, subject: SubjectModel, suite: Suite) -> Measurable
             )
     notes = agreement_notes(given, subject, suite)
     input_site = None if reads == site else reads
-    checkpoint = Checkpoint(
-        given.name, on_device(given.sae, device=subject.site_device(reads)), site, input_site
-    )
+    at_home = given.sae.device == subject.device
+    sae = given.sae if at_home else on_device(given.sae, device=subject.device)
+    checkpoint = Checkpoint(given.name, sae, site, input_site)
     summary = replace(entry.summary, site=site, input_site=input_site, notes=(*entry.summary.notes, *notes))
-    return Measurable(checkpoint, summary)
+    return replace(entry, checkpoint=checkpoint, summary=summary)

@@ -54,7 +54,8 @@ def nulls(
 ) -> list[Measurable]:
     """The nulls of every place that checkpoints are judged at, shaped like the widest, densest one there.
 
-    Checkpoints that read one site and predict another have nulls of their own, which do the same. The output
+    Checkpoints that read one site and predict another have nulls of their own: random dictionaries and
+    shuffled decoders do the same, while channels and components see the very site that is judged. The output
     scales of random dictionaries and shuffled decoders are fitted on the calibration tokens.
     """
     made: list[Checkpoint] = []

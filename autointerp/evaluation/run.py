@@ -12,6 +12,7 @@ import polars as pl
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
 from autointerp.config import CorpusSection, Suite, suite_from_mapping, suite_toml
 from autointerp.errors import BadInputError, CheckpointError, InterruptedRunError
+from autointerp.evaluation.first_look import stopped_names
 from autointerp.evaluation.inputs import (
     Measurable,
     identity_of,
@@ -89,7 +90,7 @@ def _finished_report(store: RunStore) -> EvaluationReport | None:
     """The report of a run that was completed here; None, and the mark taken off, where it is to go on.
 
     That is where a file is damaged, and where metrics failed: the cause may have been the machine's (out of
-    memory, say), and only the chunks that failed are measured again.
+    memory, say), and only the chunks that failed are measured again. What the first look stopped stays so.
     """
     if not store.is_finished:
         return None
@@ -97,7 +98,8 @@ def _finished_report(store: RunStore) -> EvaluationReport | None:
         report = read_report(store.path / "report.json")
     except BadInputError:
         report = None
-    if report is None or report.failures or not (store.path / "report.html").is_file():
+    failed = {failure.checkpoint for failure in report.failures} if report else set()
+    if report is None or failed - stopped_names(store) or not (store.path / "report.html").is_file():
         store.reopen()
         return None
     return report
@@ -125,7 +127,8 @@ def evaluate_autoencoders(
 ) -> EvaluationReport:
     """Measure autoencoders that are in memory, from a training loop for one; no files.
 
-    None is stopped for a large normalised MSE, since some may have only begun to be trained.
+    None is stopped for a large normalised MSE, since some may have only begun to be trained; where one says
+    that it belongs to another subject or site, that is a note.
 
     Args:
         subject: the language model.
@@ -148,7 +151,7 @@ def evaluate_autoencoders(
             "subject": {"model": subject.name},
             "corpus": text or CorpusSection(),
             "metrics": {"families": tuple(metrics)},
-            "checks": {"largest_normalized_mse": sys.float_info.max},
+            "checks": {"largest_normalized_mse": sys.float_info.max, "allow_mismatch": True},
         },
         folder=Path(),
         where="evaluate_autoencoders",

@@ -24,7 +24,8 @@ class Source:
     """What the report calls it."""
     shown: str
     """Where it lies, without folders of this machine."""
-    read: Callable[[], LoadedCheckpoint]
+    read: Callable[[int], LoadedCheckpoint]
+    """Given how many bytes of its matrices may be held in memory; see `checkpoints.load.placed`."""
     notes: tuple[str, ...] = ()
 
 
@@ -41,16 +42,16 @@ def find_sources(text: str, *, name: str | None = None, progress: Progress = SIL
     """
     if text.startswith(_EMBEDDED):
         path = demo_checkpoint(text.removeprefix(_EMBEDDED))
-        return [Source(name or _default_name(text), text, lambda: read_checkpoint(path))]
+        return [Source(name or _default_name(text), text, lambda room: read_checkpoint(path, room=room))]
     if is_factory_name(text):
-        return [Source(name or _default_name(text), text, lambda: _made(text))]
+        return [Source(name or _default_name(text), text, lambda _room: _made(text))]
     found = find_checkpoints(text, recognises=is_checkpoint, progress=progress)
     several = len(found) > 1
     return [
         Source(
             f"{name}/{location.name}" if name and several else name or location.name,
             location.shown,
-            lambda path=location.path: read_checkpoint(path),
+            lambda room, path=location.path: read_checkpoint(path, room=room),
         )
         for location in found
     ]

@@ -22,7 +22,7 @@ from autointerp.sampling.activation_pass import (
     read_tokens,
 )
 from autointerp.sampling.document_sums import failed_observations
-from autointerp.sampling.readings import Checkpoint, SiteCalibration
+from autointerp.sampling.readings import SiteCalibration
 
 __all__ = ["DENSITY", "Findings", "measure"]
 
@@ -55,7 +55,7 @@ def measure(work: Work, entries: Sequence[Measurable]) -> Findings:
         sound = [entry for entry in entries if entry.summary.name not in stopped]
         made = nulls(work, sound, calibration)
     with work.clock.step("activation pass"):
-        cost = _pass(work, [entry.checkpoint for entry in [*sound, *made]], calibration)
+        cost = _pass(work, [*sound, *made], calibration)
     measurables = [*entries, *made]
     with work.clock.step("observations"):
         observations = _observations(work, measurables, cost, stopped)
@@ -96,17 +96,22 @@ def _read_calibration(frame: pl.DataFrame) -> SiteCalibration:
     return SiteCalibration(mean, unit_mean, row["mean_squared_norm"], row["token_count"])
 
 
-def _pass(
-    work: Work, checkpoints: Sequence[Checkpoint], calibration: Mapping[str, SiteCalibration]
-) -> PassCost:
+def _pass(work: Work, entries: Sequence[Measurable], calibration: Mapping[str, SiteCalibration]) -> PassCost:
     token_count = work.suite.corpus.evaluation_tokens
+    checkpoints = [entry.checkpoint for entry in entries]
     activation_pass = ActivationPass(
         work.subject, checkpoints, families(work.suite.metrics.families), calibration
     )
+
+    def check() -> None:
+        for entry in entries:
+            entry.check_unchanged()
+
     with work.progress.step("evaluating", total=token_count, unit="token") as advance:
         return activation_pass.run(
             work.chunks("evaluation", token_count),
             work.store,
+            before_keeping=check,
             progress=lambda chunk, _: advance(chunk.token_count),
         )
 

@@ -147,10 +147,17 @@ def principal_components(
 def _scale_products(
     sae: SparseAutoencoder, x: Float[Tensor, "token d_model"], judged: Float[Tensor, "token d_out"]
 ) -> Float[Tensor, " two"]:
-    """sum((y - b) . d) and sum(d . d); nulls of transcoders do not normalise, so y is in their own space."""
-    own, _ = sae.normalization.apply(judged.to(sae.encoder_bias))
-    target = (own - sae.decoder_bias).double()
-    answer = (sae.decode_sparse(sae.encode_sparse(x)) - sae.decoder_bias).double()
+    """sum((y - b) . d) and sum(d . d), y being what was to be answered, in the dictionary's own space.
+
+    That is the judged activation less the skip connection's share, with the statistics of the token that was
+    read taken out, as the reconstruction has them put back. A token that has no size (std 0) says nothing.
+    """
+    judged = judged.to(sae.encoder_bias) - sae.skipped(x)
+    _, statistics = sae.normalization.apply(x.to(sae.encoder_bias))
+    counts = (statistics.std > 0).double()
+    own = (judged - statistics.mean) / torch.where(statistics.std > 0, statistics.std, 1.0)
+    target = (own - sae.decoder_bias).double() * counts
+    answer = (sae.decode_sparse(sae.encode_sparse(x)) - sae.decoder_bias).double() * counts
     return torch.stack([(target * answer).sum(), (answer * answer).sum()]).cpu()
 
 
@@ -164,7 +171,10 @@ def _activations(
             table = TokenTable.of(batch)
             places = table.flat_index[table.is_scored & (table.position >= 1)]
             grids = subject.read(batch.tokens, sites, batch.attention_mask)
-            found = {site: grid.reshape(-1, grid.shape[-1])[places] for site, grid in grids.items()}
+            found = {
+                site: grid.to(subject.device).reshape(-1, grid.shape[-1])[places]
+                for site, grid in grids.items()
+            }
             for site, x in found.items():
                 if not bool(torch.isfinite(x).all()):
                     raise SubjectError(

@@ -137,6 +137,7 @@ class ActivationPass:
         chunks: Iterable[CorpusChunk],
         store: ShardStore,
         *,
+        before_keeping: Callable[[], None] | None = None,
         progress: Callable[[CorpusChunk, PassCost], None] | None = None,
     ) -> PassCost:
         """Measure every chunk that the store does not hold yet, and keep each when it is done.
@@ -145,6 +146,7 @@ class ActivationPass:
             chunks: lazily made; only one is held at a time.
             store: gets three frames a chunk; a chunk counts as done when all three are there and no row of
                 its observations says that a measurement failed.
+            before_keeping: called when a chunk was measured; what it raises keeps the chunk out of the store.
             progress: called after every chunk, also after one that was found done.
 
         Returns:
@@ -160,7 +162,10 @@ class ActivationPass:
             if _is_done(store, name):
                 cost.resumed_chunk_count += 1
             else:
-                _keep(store, name, self.measure(chunk, cost))
+                result = self.measure(chunk, cost)
+                if before_keeping is not None:
+                    before_keeping()
+                _keep(store, name, result)
             cost.chunk_names.append(name)
             cost.chunk_count += 1
             cost.token_count += chunk.token_count

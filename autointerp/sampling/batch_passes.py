@@ -115,7 +115,8 @@ class BatchPasses:
 
     def activations(self, site: str) -> Float[Tensor, "token d_model"]:
         """The clean activations of a site at the real tokens, at least in float32."""
-        activations = _flat(self._activations[site])[self.tokens.flat_index]
+        # On the subject's first device, wherever a device map has the site.
+        activations = _flat(self._activations[site]).to(self._subject.device)[self.tokens.flat_index]
         return activations.to(torch.promote_types(activations.dtype, torch.float32))
 
     def reading(self, site: str) -> SiteReading:
@@ -168,7 +169,7 @@ class BatchPasses:
         """Logits with the site replaced at every real token, position 0 included; padding stays as it was."""
         clean = self._activations[site]
         grid = clean.clone(memory_format=torch.contiguous_format)
-        _flat(grid)[self.tokens.flat_index] = values.to(grid.dtype)
+        _flat(grid)[self.tokens.flat_index.to(grid.device)] = values.to(grid)
         return _flat(self._subject.logits_from(site, grid, self._pass))
 
 

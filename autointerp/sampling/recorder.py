@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import polars as pl
 import torch
 
-from autointerp.errors import AutointerpError, CheckpointError
+from autointerp.errors import AutointerpError, CheckpointError, SubjectError
 from autointerp.records import OBSERVATION_SCHEMA
 from autointerp.sampling.batch_passes import Ablated, BatchPasses
 from autointerp.sampling.document_sums import failed_observations
@@ -71,6 +71,8 @@ class Recorder:
                 if sae.d_model != x.shape[1]
                 else f"d_out is {sae.d_out}, the output site's width {reading.x.shape[1]}"
             )
+        if not bool(torch.isfinite(x).all()):
+            raise SubjectError("activations are not finite", where=f"site {reads}")
         with work.cost.step("reconstruction"):
             x_hat, latents = sae.reconstruct_sparse(x)
         if not bool(torch.isfinite(x_hat).all()):

@@ -344,7 +344,7 @@ class SubjectModel:
     def _run(self, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
         mask = None if attention_mask is None else attention_mask.long()
         logits: Tensor = self.model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
-        return logits
+        return logits.to(self.device)
 
     def _checked_tokens(self, tokens: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Both on the subject's device; no mask where nothing is masked, which is faster."""

@@ -52,7 +52,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
         target.write_bytes(pickle.dumps(state))
     else:
         torch.save(state, target, _use_new_zipfile_serialization=writer == "torch")
-    refused(path, "could run code")
+    refused(path, "reading it (could|would) run code")
     assert not trace.exists()
     torch.load(target, weights_only=False) if writer != "pickle" else pickle.loads(target.read_bytes())
     assert trace.exists(), "the payload is no payload, the test proves nothing"

@@ -1,13 +1,17 @@
+import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from autointerp.checkpoints import locations
-from autointerp.checkpoints.load import is_checkpoint, read_checkpoint
+from autointerp.checkpoints.load import is_checkpoint, read_checkpoint, write_checkpoint
 from autointerp.checkpoints.locations import find_checkpoints
 from autointerp.checkpoints.path_patterns import PathPattern, natural_key, split_pattern
 from autointerp.errors import CheckpointError
+from autointerp.testing.planted_autoencoder import planted_autoencoder
 
 MARK, DAMAGED = b"weights", b"damaged"
 
@@ -360,3 +364,15 @@ def test_numbers_in_names_are_compared_as_numbers():
         "layer_2_k8",
         "layer_10",
     ]
+
+
+def test_somebodys_other_pickle_in_a_sweep_is_no_checkpoint_and_stops_nothing(tmp_path):
+    """Runs leave `args.pt` and the like behind; what is damaged stays, so that the run says so."""
+    sae = planted_autoencoder(8, 24, k=3, generator=torch.Generator().manual_seed(0), normalization="none")
+    write_checkpoint(replace(sae, pre_bias=sae.decoder_bias), tmp_path / "a", format="sparsify")
+    torch.save(argparse.Namespace(steps=3), tmp_path / "args.pt")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "args.pt").read_bytes()[:200])
+    located = find_checkpoints(f"{tmp_path}/**", recognises=is_checkpoint)
+    assert [location.name for location in located] == ["a", "cut"]
+    with pytest.raises(CheckpointError, match=r"would run code: it names argparse\.Namespace"):
+        read_checkpoint(tmp_path / "args.pt")

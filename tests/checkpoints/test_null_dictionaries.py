@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from autointerp.checkpoints.activation_functions import ReLU
-from autointerp.checkpoints.null_dictionaries import random_dictionary, with_output_scale
+from autointerp.checkpoints.null_dictionaries import (
+    basis_dictionary,
+    random_dictionary,
+    with_output_scale,
+    with_shuffled_decoder,
+)
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
 from autointerp.checkpoints.topk_functions import TopK
 from autointerp.errors import CheckpointError
@@ -86,3 +91,72 @@ def test_a_dictionary_without_k_can_lend_its_shape_when_k_is_given(like: SparseA
     null = random_dictionary(relu, torch.zeros(16), generator=torch.Generator().manual_seed(1), k=3)
     assert null.activation == TopK(3)
     assert null.latent_count == relu.latent_count
+
+
+def scaled_dictionary() -> SparseAutoencoder:
+    """One whose rows have very different lengths, with scales as libraries take them from the decoder."""
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randn(50, 8, generator=generator) * torch.logspace(-2, 2, 50).unsqueeze(1)
+    return SparseAutoencoder(
+        encoder_weight=torch.randn(50, 8, generator=generator),
+        encoder_bias=torch.zeros(50),
+        decoder_weight=rows,
+        decoder_bias=torch.ones(8),
+        pre_bias=None,
+        activation=TopK(4),
+        latent_scale=rows.norm(dim=1),
+    )
+
+
+def test_a_shuffled_decoder_deals_directions_with_their_lengths() -> None:
+    sae = scaled_dictionary()
+    null = with_shuffled_decoder(sae, generator=torch.Generator().manual_seed(1))
+    assert sae.latent_scale is not None and null.latent_scale is not None
+    before = sae.decoder_weight / sae.latent_scale.unsqueeze(1)
+    after = null.decoder_weight / null.latent_scale.unsqueeze(1)
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(after, before[order])
+    assert not torch.equal(order, torch.arange(50))
+    x = torch.randn(9, 8, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(null.encode(x), sae.encode(x))
+
+
+def test_a_basis_keeps_the_largest_coordinates_about_the_mean(like: SparseAutoencoder) -> None:
+    mean = torch.arange(16.0)
+    null = basis_dictionary(torch.eye(16), mean, k=3, like=like, note="channels")
+    x = torch.randn(20, 16, generator=torch.Generator().manual_seed(2)) + mean
+    expected = mean.repeat(20, 1)
+    for token, row in enumerate(x - mean):
+        for channel in sorted(range(16), key=lambda c: (-abs(float(row[c])), c))[:3]:
+            expected[token, channel] = x[token, channel]
+    torch.testing.assert_close(null.reconstruct(x), expected)
+    whole = basis_dictionary(torch.eye(16), mean, k=99, like=like, note="channels")
+    torch.testing.assert_close(whole.reconstruct(x), x)
+    assert not null.is_transcoder
+
+
+@pytest.mark.parametrize("make", ["random", "scaled", "shuffled"])
+def test_nulls_of_what_stays_in_its_file_lie_in_files_and_are_the_same_kind(
+    like: SparseAutoencoder, make: str
+) -> None:
+    streamed = replace(like, is_streamed=True)
+    makers = {
+        "random": lambda sae: random_dictionary(
+            sae, torch.zeros(16), generator=torch.Generator().manual_seed(1)
+        ),
+        "scaled": lambda sae: with_output_scale(sae, 0.5),
+        "shuffled": lambda sae: with_shuffled_decoder(sae, generator=torch.Generator().manual_seed(1)),
+    }
+    whole, mapped = makers[make](like), makers[make](streamed)
+    assert mapped.is_streamed and not whole.is_streamed
+    x = torch.randn(9, 16, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(mapped.reconstruct_sparse(x)[0], whole.reconstruct_sparse(x)[0])
+
+
+def test_a_null_of_a_transcoder_reads_and_writes_along_other_directions(like: SparseAutoencoder) -> None:
+    output_mean = torch.full((16,), 2.0)
+    null = random_dictionary(
+        like, torch.zeros(16), generator=torch.Generator().manual_seed(1), output_mean=output_mean
+    )
+    assert not torch.equal(null.encoder_weight, null.decoder_weight)
+    assert torch.equal(null.decoder_bias, output_mean) and null.normalization.kind == "none"

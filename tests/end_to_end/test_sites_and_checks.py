@@ -17,6 +17,7 @@ from autointerp.checkpoints.sparse_autoencoder import CheckpointMetadata, Sparse
 from autointerp.config import CorpusSection, load_suite
 from autointerp.errors import CheckpointError, SuiteError
 from autointerp.reporting.json_file import read_report
+from autointerp.sampling.activation_pass import ActivationPass
 from autointerp.sampling.corpus import open_corpus
 from autointerp.subject.subject_model import SubjectModel
 
@@ -103,14 +104,17 @@ def test_a_transcoder_that_does_not_say_what_it_predicts_is_refused_until_told(t
     configuration = json.loads((folder / "cfg.json").read_text())
     configuration |= {"architecture": "transcoder", "d_out": 32, "apply_b_dec_to_input": False}
     (folder / "cfg.json").write_text(json.dumps(configuration))
-    section = f'path="{folder}", site="blocks.1.mlp.hook_in"'
-    suite = load_suite(tiny_suite, overrides=[f"checkpoints=[{{{section}}}]", "checks.allow_mismatch=true"])
+    configuration["metadata"]["hook_name"] = "blocks.1.mlp.hook_in"
+    (folder / "cfg.json").write_text(json.dumps(configuration))
+    section = f'path="{folder}"'
+    suite = load_suite(tiny_suite, overrides=[f"checkpoints=[{{{section}}}]"])
     with pytest.raises(CheckpointError, match=r"does not say what it predicts.*output_site"):
         autointerp.evaluate(suite, out=tmp_path / "run")
     told = f'checkpoints=[{{{section}, output_site="blocks.1.hook_mlp_out"}}]'
-    suite = load_suite(tiny_suite, overrides=[told, "checks.allow_mismatch=true"])
+    suite = load_suite(tiny_suite, overrides=[told])
     entry = summary(autointerp.evaluate(suite, out=tmp_path / "run"), "silent")
     assert (entry.input_site, entry.site) == ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")
+    assert entry.architecture == "relu transcoder"
 
 
 def test_the_report_of_a_transcoder_survives_its_file(subject, corpus, tmp_path):
@@ -203,8 +207,25 @@ def test_a_checkpoint_worse_than_the_mean_is_stopped_and_the_others_go_on(tiny_s
         assert "normalised MSE" in outcome.reason and "likely causes" in outcome.reason
         assert headline(report, "relu", metric).status == "measured"
     assert report.failures
+    written = (out / "report.json").stat().st_mtime_ns
     again = autointerp.evaluate(load_suite(tiny_suite, checkpoints=[path]), out=out)
     assert [r.outcome for r in again.results] == [r.outcome for r in report.results]
+    assert (out / "report.json").stat().st_mtime_ns == written  # nothing could come out differently
+
+
+def test_weights_that_change_under_a_run_stop_it(tiny_suite, tmp_path, monkeypatch):
+    shutil.copytree(tiny_suite.parent, tmp_path / "copy")
+    monkeypatch.setattr("autointerp.evaluation.inputs._ROOM_FOR_ALL", 0)
+    measure = ActivationPass.measure
+
+    def measure_while_somebody_writes(self, chunk, cost=None):
+        (tmp_path / "copy" / "relu" / "sae_weights.safetensors").touch()
+        return measure(self, chunk, cost)
+
+    monkeypatch.setattr(ActivationPass, "measure", measure_while_somebody_writes)
+    with pytest.raises(CheckpointError, match="relu: was changed while the run read its weights"):
+        autointerp.evaluate(load_suite(tmp_path / "copy" / "suite.toml"), out=tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("*observations*.parquet"))
 
 
 def test_the_limit_can_be_raised(tiny_suite, saved, tmp_path):
@@ -253,6 +274,15 @@ def test_a_pattern_finds_every_checkpoint_below(tiny_suite, saved, tmp_path):
     found = [entry for entry in report.checkpoints if entry.role == "checkpoint"]
     assert [entry.name for entry in found] == ["layer_2", "layer_10"]
     assert not any(str(tmp_path) in entry.path for entry in found)
+
+
+def test_what_does_not_fit_into_memory_gives_the_same_numbers(tiny_suite, tmp_path, monkeypatch):
+    in_memory = autointerp.evaluate(load_suite(tiny_suite), out=tmp_path / "memory")
+    monkeypatch.setattr("autointerp.evaluation.inputs._ROOM_FOR_ALL", 0)
+    from_files = autointerp.evaluate(load_suite(tiny_suite), out=tmp_path / "files")
+    for name in ("topk", "relu", "random dictionary 1"):
+        one, other = (headline(report, name, NMSE).estimate for report in (in_memory, from_files))
+        assert other.value == pytest.approx(one.value, rel=1e-5)
 
 
 def test_two_checkpoints_of_one_name_are_refused(tiny_suite, saved):

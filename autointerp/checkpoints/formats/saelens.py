@@ -123,8 +123,7 @@ def read(path: Path) -> tuple[SparseAutoencoder, tuple[str, ...]]:
     if configuration.text("normalize_activations") == "covariance_whitening":
         sae = with_whitening_folded(sae, path)
     metadata = _metadata(configuration, kind, notes)
-    is_unknown = kind.transcodes and metadata.output_site is None
-    return replace(sae, metadata=metadata), (*metadata.absent, *(["output_site"] if is_unknown else []))
+    return replace(sae, metadata=metadata), metadata.absent
 
 
 def _kind(configuration: Configuration) -> _Kind:
@@ -314,6 +313,7 @@ def _metadata(configuration: Configuration, kind: _Kind, notes: tuple[str, ...])
     return CheckpointMetadata(
         site=origin.text("hook_name"),
         output_site=output_site,
+        hides_output=kind.transcodes and output_site is None,
         subject=origin.text("model_name"),
         context_length=origin.size("context_size"),
         prepend_bos=origin.flag("prepend_bos"),
