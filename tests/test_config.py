@@ -47,10 +47,20 @@ def test_folder_names_with_dots_stay_whole(tmp_path):
     assert suite.checkpoints[0].name == "layers.4"
 
 
-def test_embedded_paths_are_left_alone_and_no_other_scheme_is_known(tmp_path):
-    text = MINIMAL + '[[checkpoints]]\npath = "demo:a"\n[[checkpoints]]\npath = "hf:o/n/b"\n'
+def test_what_is_no_path_is_left_alone(tmp_path):
+    given = ["demo:a", "hf:o/n/b@main", "my.package:factory"]
+    text = MINIMAL + "".join(f'[[checkpoints]]\npath = "{path}"\n' for path in [*given, "c:sae"])
     suite = load_suite(write(tmp_path, text))
-    assert [entry.path for entry in suite.checkpoints] == ["demo:a", str(tmp_path / "hf:o/n/b")]
+    paths = [entry.path for entry in suite.checkpoints]
+    assert paths == [*given, str(tmp_path / "c:sae")]  # one letter is a drive
+
+
+def test_what_stands_for_others_is_named_when_it_is_looked_up(tmp_path):
+    text = MINIMAL + '[[checkpoints]]\npath = "a/**"\n[[checkpoints]]\npath = "b/**"\n'
+    text += '[[checkpoints]]\npath = "hf:o/n"\n[[checkpoints]]\npath = "c/sae.pt"\n'
+    suite = load_suite(write(tmp_path, text))
+    assert [entry.name for entry in suite.checkpoints] == [None, None, None, "sae"]
+    assert suite.checkpoints[0].path == str(tmp_path / "a" / "**")
 
 
 def test_demo_is_the_embedded_subject_whatever_lies_beside_the_suite(tmp_path):
