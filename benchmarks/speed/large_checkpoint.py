@@ -1,10 +1,10 @@
 """A dictionary of 1,048,576 latents evaluated in little memory: how much of its own the process needs.
 
-    python benchmarks/speed/large_checkpoint.py [--latents 1048576] [--folder DIR]
+    python benchmarks/speed/large_checkpoint.py [--latents 1048576] [--dtype bfloat16] [--folder DIR]
 
-Makes a TopK dictionary of random directions, d_model 768, in bfloat16 (3.2 GB on disk, sparsify's format), a
-random GPT-2 of that width, and evaluates it with all metrics and a random dictionary of the same size beside
-it. Prints the largest anonymous memory seen (resident memory that no file backs) by itself, the file-backed
+Makes a TopK dictionary of random directions, d_model 768, in bfloat16 (3.2 GB on disk, sparsify's format;
+--dtype float32 doubles it), a random GPT-2 of that width, and evaluates it with all metrics and a random
+dictionary of the same size beside it. Prints the largest anonymous memory seen (resident memory that no file backs) by itself, the file-backed
 part, and what went through. Linux only. Needs three times the dictionary's size on disk.
 """
 
@@ -22,6 +22,7 @@ import torch
 WIDTH = 768
 TEXT_TOKENS = 4096
 MIB = 2**20
+CODES = {torch.bfloat16: "BF16", torch.float32: "F32"}
 
 
 def memory() -> tuple[int, int]:
@@ -45,7 +46,7 @@ class Watch(threading.Thread):
             time.sleep(0.02)
 
 
-def write_dictionary(folder: Path, latent_count: int) -> None:
+def write_dictionary(folder: Path, latent_count: int, dtype: torch.dtype = torch.bfloat16) -> None:
     """Written block by block, so that making it needs no more memory than using it."""
     folder.mkdir(parents=True)
     configuration = {"activation": "topk", "k": 32, "d_in": WIDTH, "num_latents": latent_count}
@@ -58,8 +59,8 @@ def write_dictionary(folder: Path, latent_count: int) -> None:
     }
     header, end = {}, 0
     for name, shape in shapes.items():
-        size = 2 * torch.Size(shape).numel()
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + size]}
+        size = dtype.itemsize * torch.Size(shape).numel()
+        header[name] = {"dtype": CODES[dtype], "shape": shape, "data_offsets": [end, end + size]}
         end += size
     text = json.dumps(header).encode()
     with (folder / "sae.safetensors").open("wb") as file:
@@ -69,8 +70,8 @@ def write_dictionary(folder: Path, latent_count: int) -> None:
             for first in range(0, latent_count, 16_384):
                 rows = torch.randn(min(16_384, latent_count - first), WIDTH, generator=generator)
                 scaled = torch.nn.functional.normalize(rows, dim=1) * (0.1 if name == "W_dec" else 1.0)
-                file.write(scaled.bfloat16().view(torch.int16).numpy().tobytes())
-        file.write(bytes(2 * (latent_count + WIDTH)))
+                file.write(scaled.to(dtype).view(torch.uint8).numpy().tobytes())
+        file.write(bytes(dtype.itemsize * (latent_count + WIDTH)))
 
 
 def suite_of(folder: Path) -> Path:
@@ -99,6 +100,7 @@ path = "layers.0"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--latents", type=int, default=2**20)
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
 
@@ -108,7 +110,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        write_dictionary(folder / "layers.0", arguments.latents)
+        write_dictionary(folder / "layers.0", arguments.latents, getattr(torch, arguments.dtype))
         write_tiny_subject(folder / "subject", "gpt2", n_embd=WIDTH, n_layer=2)
         suite = load_suite(suite_of(folder))
         watch, begun = Watch(), time.perf_counter()
@@ -118,7 +120,8 @@ def main() -> None:
         seconds = time.perf_counter() - begun
         file_bytes = (folder / "layers.0" / "sae.safetensors").stat().st_size
     measured = sum(result.outcome.status == "measured" for result in report.results)
-    print(f"dictionary             {arguments.latents:,} latents, {file_bytes / 1e9:.2f} GB on disk")
+    on_disk = f"{file_bytes / 1e9:.2f} GB on disk"
+    print(f"dictionary             {arguments.latents:,} latents, {arguments.dtype}, {on_disk}")
     print(
         f"text                   {report.cost['evaluated_token_count']:,} tokens, {measured} results measured"
     )
