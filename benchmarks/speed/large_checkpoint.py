@@ -4,8 +4,9 @@
 
 Makes a TopK dictionary of random directions, d_model 768, in bfloat16 (3.2 GB on disk, sparsify's format;
 --dtype float32 doubles it), a random GPT-2 of that width, and evaluates it with all metrics and a random
-dictionary of the same size beside it. Prints the largest anonymous memory seen (resident memory that no file backs) by itself, the file-backed
-part, and what went through. Linux only. Needs three times the dictionary's size on disk.
+dictionary of the same size beside it. Prints the largest anonymous memory seen (resident memory that no file
+backs), the file-backed part, and what went through. Linux only. Needs three times the dictionary's size on
+disk.
 """
 
 import argparse
