@@ -126,8 +126,19 @@ def inspect(
     _find_own_modules()
     with _progress() as progress:
         sources = find_sources(checkpoint, progress=progress)
+    failed: AutointerpError | None = None
     for source in sources:
-        _print_pairs({"checkpoint": source.shown} | inspection(source.read(ROOM_BYTES)))
+        try:
+            loaded = source.read(ROOM_BYTES)
+        except AutointerpError as error:
+            if len(sources) == 1:
+                raise
+            failed = error
+            _complain(error)
+        else:
+            _print_pairs({"checkpoint": source.shown} | inspection(loaded))
+    if failed is not None:
+        raise typer.Exit(failed.exit_code)
 
 
 @app.command()
@@ -219,9 +230,13 @@ def main() -> None:
     try:
         app()
     except AutointerpError as error:
-        line = _printable(str(error))
-        _errors().print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+        _complain(error)
         sys.exit(error.exit_code)
+
+
+def _complain(error: AutointerpError) -> None:
+    line = _printable(str(error))
+    _errors().print(line, style="red", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _evaluate(
@@ -246,7 +261,7 @@ def _evaluate(
     console = Console()
     _print_table(console, summary_table(report, width=console.width))
     for line in failure_lines(report):
-        console.print(_printable(line), style="red", markup=False)
+        console.print(_printable(line), style="red", markup=False, emoji=False, highlight=False)
     _say(f"{directory / 'report.html'}\n{directory / 'report.json'}")
     if report.failures:
         raise typer.Exit(4)

@@ -51,7 +51,8 @@ class TensorTable:
             raise CheckpointError(
                 f"tensor {name!r} holds NaN or infinity", where=self.where, remedy="save the checkpoint again"
             )
-        return tensor if tensor.ndim == _MATRIX else tensor.to(torch.float32).contiguous()
+        # A copy of what is small: a file that is written to later must not reach into a run.
+        return tensor if tensor.ndim == _MATRIX else tensor.to(torch.float32, copy=True).contiguous()
 
     def whole_number(self, name: str) -> int:
         """A stored 0-dimensional integer."""

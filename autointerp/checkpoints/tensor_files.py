@@ -10,6 +10,7 @@ import mmap
 import pickle
 import re
 import struct
+import textwrap
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -72,6 +73,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is damaged, truncated, or none.
     """
+    with path.open("rb"):  # the library calls a file that it may not read one that is not there
+        pass
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
@@ -250,4 +253,4 @@ def _refuse_compressed(path: Path) -> None:
 
 def _first_sentence(error: BaseException) -> str:
     lines = f"{type(error).__name__}: {error}".splitlines()
-    return lines[0][:160]
+    return textwrap.shorten(lines[0], 120, placeholder=" ...")

@@ -30,7 +30,7 @@ def demo_checkpoint(name: str) -> Path:
     """
     folder = _FOLDER / "checkpoints"
     for path in (folder / name, folder / f"{name}.pt"):
-        if path.exists():
+        if name and path.exists():
             return path
     there = sorted(path.stem for path in folder.glob("*") if path.suffix != ".json")
     raise CheckpointError(

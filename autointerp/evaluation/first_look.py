@@ -85,8 +85,8 @@ class _Look:
         causes = (
             f"it would be {', '.join(found)}"
             if found
-            else "likely causes: another site or layer than it was trained on, an input normalisation or a "
-            "beginning-of-text token that it was trained with and its file does not mention"
+            else "likely causes: another site or layer than it was trained on, an input normalisation, a "
+            "scale or a beginning-of-text token that it was trained with and its file does not mention"
         )
         return (
             f"normalised MSE {mse:.3g} on the first {sum(map(len, self._places))} tokens, where the mean "

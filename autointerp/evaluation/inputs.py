@@ -13,7 +13,7 @@ from autointerp.checkpoints.load import placed as on_device
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
 from autointerp.config import CheckpointSection, CorpusSection, CurvePoint, SubjectSection, Suite
 from autointerp.demo import demo_curve, demo_subject
-from autointerp.errors import CheckpointError, SuiteError
+from autointerp.errors import BadInputError, CheckpointError, SiteError, SuiteError
 from autointerp.evaluation.agreement import agreement_notes
 from autointerp.evaluation.sources import Source, find_sources
 from autointerp.progress import SILENT, Progress
@@ -32,10 +32,13 @@ __all__ = [
     "opened_checkpoints",
     "opened_corpus",
     "placed",
+    "placed_all",
+    "refuse_all",
     "summary_of",
     "with_demo_curve",
 ]
 
+_MOST_SAID = 8
 _ROOM_FOR_ALL = 4 * 2**30
 """Bytes of all checkpoints' matrices that are held in memory; beyond, those of a long sweep stay in files."""
 
@@ -62,6 +65,20 @@ class Measurable:
                     where=self.summary.name,
                     remedy="leave large checkpoints alone during a run, and begin anew in another --out",
                 )
+
+
+def refuse_all(errors: Sequence[BadInputError], *, of: int) -> None:
+    """Say of all checkpoints that cannot be used why, so that nobody has to find out one after the other.
+
+    Raises:
+        BadInputError: there is one.
+    """
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        each = " | ".join(str(error) for error in errors[:_MOST_SAID])
+        more = f" | and {len(errors) - _MOST_SAID} more" if len(errors) > _MOST_SAID else ""
+        raise CheckpointError(f"{len(errors)} of {of} checkpoints cannot be used: {each}{more}")
 
 
 class FileState(NamedTuple):
@@ -117,12 +134,18 @@ def opened_checkpoints(suite: Suite, *, progress: Progress = SILENT) -> list[Mea
             remedy="add [[checkpoints]] or --checkpoint PATH",
         )
     opened: list[Measurable] = []
+    unusable: list[BadInputError] = []
     room = _ROOM_FOR_ALL
     for entry in suite.checkpoints:
         for source in find_sources(entry.path, name=entry.name, progress=progress):
-            opened.append(_opened(source, entry, suite, room=min(room, ROOM_BYTES)))
+            try:
+                opened.append(_opened(source, entry, suite, room=min(room, ROOM_BYTES)))
+            except BadInputError as error:
+                unusable.append(error)
+                continue
             held = opened[-1].checkpoint.sae.matrix_bytes(torch.float32)
             room -= held if held <= min(room, ROOM_BYTES) else 0
+    refuse_all(unusable, of=len(opened) + len(unusable))
     names = [entry.summary.name for entry in opened]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -165,6 +188,10 @@ def in_memory(name: str, sae: SparseAutoencoder, suite: Suite) -> Measurable:
     Raises:
         CheckpointError: neither it nor the suite says where it attaches.
     """
+    if not isinstance(name, str) or not name:
+        raise CheckpointError("an autoencoder's name is no text", where=repr(name), remedy="name it")
+    if not isinstance(sae, SparseAutoencoder):
+        raise CheckpointError(f"is a {type(sae).__name__}, no SparseAutoencoder", where=name)
     checkpoint = _attached(name, sae, suite.site, where=name)
     return Measurable(checkpoint, summary_of(name, sae, checkpoint, role="checkpoint"))
 
@@ -271,6 +298,18 @@ def identity_of(
     }
 
 
+def placed_all(entries: Sequence[Measurable], subject: SubjectModel, suite: Suite) -> list[Measurable]:
+    """`placed` for each; what cannot be is said of all at once."""
+    found, unusable = [], []
+    for entry in entries:
+        try:
+            found.append(placed(entry, subject, suite))
+        except BadInputError as error:
+            unusable.append(error)
+    refuse_all(unusable, of=len(entries))
+    return found
+
+
 def _identity(summary: CheckpointSummary) -> list[str]:
     return [summary.sha256, summary.site, *([summary.input_site] if summary.input_site else [])]
 
@@ -283,7 +322,10 @@ def placed(entry: Measurable, subject: SubjectModel, suite: Suite) -> Measurable
         SiteError: the subject has no such site.
     """
     given = entry.checkpoint
-    site, reads = subject.canonical_site(given.site), subject.canonical_site(given.reads)
+    try:
+        site, reads = subject.canonical_site(given.site), subject.canonical_site(given.reads)
+    except SiteError as error:
+        raise SiteError(error.what, where=f"{given.name}, {error.where}", remedy=error.remedy) from error
     for name, width in ((reads, given.sae.d_model), (site, given.sae.d_out)):
         if subject.width(name) != width:
             raise CheckpointError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import polars as pl
 import torch
@@ -16,7 +17,7 @@ from autointerp.checkpoints.null_dictionaries import (
     with_shuffled_decoder,
 )
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
-from autointerp.checkpoints.topk_functions import TopK
+from autointerp.checkpoints.topk_functions import AbsTopK, TopK
 from autointerp.evaluation.inputs import Measurable, summary_of
 from autointerp.evaluation.work import Work, told
 from autointerp.metrics.calibration import (
@@ -27,7 +28,7 @@ from autointerp.metrics.calibration import (
 )
 from autointerp.sampling.readings import Checkpoint, SiteCalibration
 
-__all__ = ["nulls"]
+__all__ = ["Nulls", "nulls"]
 
 _SCALES = "nulls/scales"
 _L0_TOKENS = 8192
@@ -45,13 +46,19 @@ class _Model:
     """Of the place, from 1."""
 
     def generator(self, work: Work, index: int) -> torch.Generator:
-        """One seed a null, whatever else the run makes."""
+        """One seed a null of a place, so that a null does not depend on what else the run measures."""
         return torch.Generator().manual_seed(work.suite.seed * 1_000_003 + index)
 
 
-def nulls(
-    work: Work, entries: Sequence[Measurable], calibration: Mapping[str, SiteCalibration]
-) -> list[Measurable]:
+class Nulls(NamedTuple):
+    """What was made, and what was asked for and would say nothing."""
+
+    made: list[Measurable]
+    skipped: dict[str, str]
+    """Names of those of `made` that are not to be measured, with the reason."""
+
+
+def nulls(work: Work, entries: Sequence[Measurable], calibration: Mapping[str, SiteCalibration]) -> Nulls:
     """The nulls of every place that checkpoints are judged at, shaped like the widest, densest one there.
 
     Checkpoints that read one site and predict another have nulls of their own: random dictionaries and
@@ -67,8 +74,12 @@ def nulls(
             scaled += _random_dictionaries(work, model, calibration, count_before=len(scaled))
             scaled += _shuffled(work, model)
             made += _bases(work, model, calibration)
-    made = [*_fitted(work, scaled), *made]
-    return [_measurable(null) for null in made]
+    skipped = {
+        null.name: f"k is {null.sae.latent_count}, all of its directions: its answer is the activation itself"
+        for null in made
+        if isinstance(null.sae.activation, AbsTopK) and null.sae.activation.k == null.sae.latent_count
+    }
+    return Nulls([_measurable(null) for null in [*_fitted(work, scaled), *made]], skipped)
 
 
 def _place(entry: Measurable) -> tuple[str, str]:
@@ -128,7 +139,7 @@ def _random_dictionaries(
         sae = random_dictionary(
             like,
             mean,
-            generator=model.generator(work, index),
+            generator=model.generator(work, index - random_before),
             k=model.k,
             output_mean=None if model.checkpoint.input_site is None else judged.mean,
         )
@@ -147,7 +158,7 @@ def _like(checkpoint: Checkpoint) -> SparseAutoencoder:
 def _shuffled(work: Work, model: _Model) -> Iterator[Checkpoint]:
     if work.suite.nulls.shuffled_decoder:
         checkpoint = model.checkpoint
-        sae = with_shuffled_decoder(checkpoint.sae, generator=model.generator(work, 500_000 + model.number))
+        sae = with_shuffled_decoder(checkpoint.sae, generator=model.generator(work, 500_000))
         yield replace(checkpoint, name=f"{checkpoint.name}, decoder shuffled", sae=sae)
 
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
 from autointerp.config import CorpusSection, Suite, suite_from_mapping, suite_toml
-from autointerp.errors import BadInputError, CheckpointError, InterruptedRunError
+from autointerp.errors import BadInputError, CheckpointError, CorpusError, InterruptedRunError
 from autointerp.evaluation.first_look import stopped_names
 from autointerp.evaluation.inputs import (
     Measurable,
@@ -20,7 +20,7 @@ from autointerp.evaluation.inputs import (
     loaded_subject,
     opened_checkpoints,
     opened_corpus,
-    placed,
+    placed_all,
     with_demo_curve,
 )
 from autointerp.evaluation.statistics import report_of
@@ -67,7 +67,7 @@ def evaluate(
     entries = opened_checkpoints(suite, progress=progress)
     corpus = opened_corpus(suite.corpus)
     subject = loaded_subject(suite.subject)
-    entries = [placed(entry, subject, suite) for entry in entries]
+    entries = placed_all(entries, subject, suite)
     identity = identity_of(suite, subject, entries, corpus)
     with RunStore.open(
         directory, suite_toml=suite_toml(suite), identity=identity, replace_other=replace_other
@@ -156,9 +156,11 @@ def evaluate_autoencoders(
         folder=Path(),
         where="evaluate_autoencoders",
     )
-    entries = [placed(in_memory(name, sae, suite), subject, suite) for name, sae in autoencoders.items()]
-    if not entries:
+    if not autoencoders:
         raise CheckpointError("there is no autoencoder to measure", remedy="give at least one")
+    if not isinstance(corpus, DocumentSource):
+        raise CorpusError("has no documents()", where=type(corpus).__name__, remedy="use open_corpus")
+    entries = placed_all([in_memory(name, sae, suite) for name, sae in autoencoders.items()], subject, suite)
     store = MemoryStore()
     work = Work(suite, subject, corpus, store, Clock(store), progress)
     report = report_of(work, measure(work, entries))

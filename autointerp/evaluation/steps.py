@@ -53,12 +53,13 @@ def measure(work: Work, entries: Sequence[Measurable]) -> Findings:
         stopped = first_look(work, entries, calibration)
     with work.clock.step("nulls"):
         sound = [entry for entry in entries if entry.summary.name not in stopped]
-        made = nulls(work, sound, calibration)
+        made, skipped = nulls(work, sound, calibration)
     with work.clock.step("activation pass"):
-        cost = _pass(work, [*sound, *made], calibration)
+        going = [entry for entry in made if entry.summary.name not in skipped]
+        cost = _pass(work, [*sound, *going], calibration)
     measurables = [*entries, *made]
     with work.clock.step("observations"):
-        observations = _observations(work, measurables, cost, stopped)
+        observations = _observations(work, measurables, cost, stopped, skipped)
     return Findings(measurables, calibration, cost, observations)
 
 
@@ -117,15 +118,20 @@ def _pass(work: Work, entries: Sequence[Measurable], calibration: Mapping[str, S
 
 
 def _observations(
-    work: Work, measurables: Sequence[Measurable], cost: PassCost, stopped: Mapping[str, str]
+    work: Work,
+    measurables: Sequence[Measurable],
+    cost: PassCost,
+    stopped: Mapping[str, str],
+    skipped: Mapping[str, str],
 ) -> pl.DataFrame:
-    """Everything the pass saw, the latents' firing as observations too, and the failures it left out."""
+    """Everything the pass saw, the latents' firing as observations too, and rows for what it left out."""
     wanted = sorted(name for family in families(work.suite.metrics.families) for name in family.metrics)
-    failures = [
-        failed_observations(name, wanted, unit="first batch", reason=reason)
-        for name, reason in stopped.items()
+    left_out = [
+        failed_observations(name, wanted, unit="first look", reason=reason, status=status)
+        for status, reasons in (("failed", stopped), ("skipped", skipped))
+        for name, reason in reasons.items()
     ]
-    observed = pl.concat([read_observations(work.store, cost.chunk_names), *failures])
+    observed = pl.concat([read_observations(work.store, cost.chunk_names), *left_out])
     if "reconstruction" not in work.suite.metrics.families:
         return observed
     documents = read_tokens(work.store, cost.chunk_names)
@@ -134,7 +140,7 @@ def _observations(
     whole = {
         entry.summary.name: entry.summary.latent_count
         for entry in measurables
-        if entry.summary.name not in failed["checkpoint"]
+        if entry.summary.name not in failed["checkpoint"] and entry.summary.name not in skipped
     }
     return pl.concat(
         [

@@ -190,15 +190,17 @@ def against_nulls(report: EvaluationReport, definitions: Sequence[MetricDefiniti
         for null in report.checkpoints
         if (checkpoint.role, null.role, checkpoint.site) == ("checkpoint", "null", null.site)
     ]
+    values = headline(report)  # what has no value is said where that is said
     beaten, sentences = [], []
     for definition in definitions:
         if definition.better == "neither" or not any(_is_measured(report, definition, *p) for p in pairs):
             continue
-        behind = [pair for pair in pairs if not _is_better(report, definition, *pair)]
+        valued = [pair for pair in pairs if (pair[0], definition.name) in values]
+        behind = [pair for pair in valued if not _is_better(report, definition, *pair)]
         if not behind:
             beaten.append(definition.title)
             continue
-        sentences.append(f"{definition.title}: {_not_shown(behind, pairs)}.")
+        sentences.append(f"{definition.title}: {_not_shown(behind, valued)}.")
     if beaten:
         sentences.insert(0, f"Every checkpoint is better than every null in {', '.join(beaten)}.")
     return tuple(sentences)
@@ -207,7 +209,10 @@ def against_nulls(report: EvaluationReport, definitions: Sequence[MetricDefiniti
 def _not_shown(behind: Sequence[tuple[str, str]], pairs: Sequence[tuple[str, str]]) -> str:
     if len(behind) == len(pairs):
         return "no checkpoint is shown to be better than a null"
-    names = ", ".join(f"{checkpoint} (against {null})" for checkpoint, null in behind)
+    nulls: dict[str, list[str]] = {}
+    for checkpoint, null in behind:
+        nulls.setdefault(checkpoint, []).append(null)
+    names = ", ".join(f"{checkpoint} (against {' and '.join(its)})" for checkpoint, its in nulls.items())
     return f"not shown to be better than a null: {names}"
 
 

@@ -1,6 +1,6 @@
 """EvaluationReport -> the sections after the summary: charts, what is missing, comparisons, results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from autointerp.records import (
     Comparison,
@@ -42,22 +42,23 @@ def missing_results(report: EvaluationReport) -> list[MetricResult]:
 
 
 def missing_section(report: EvaluationReport) -> Section:
-    """Everything that has no number, each with its reason; never left out."""
-    missing = missing_results(report)
-    titles = _titles(report)
+    """Everything that has no number, a row for each checkpoint and reason; never left out."""
+    causes: dict[tuple[str, str, str], list[MetricResult]] = {}
+    for result in missing_results(report):
+        reason = getattr(result.outcome, "reason", "")
+        causes.setdefault((result.outcome.status, result.checkpoint, reason), []).append(result)
     rows = tuple(
         Row(
             (
-                _status_cell(result.outcome.status),
-                Cell(result.checkpoint, sort=result.checkpoint),
-                Cell(titles.get(result.metric, result.metric), sort=result.metric, hint=result.metric),
-                Cell(numbers.slice_words(result.slice), sort=numbers.slice_words(result.slice)),
-                Cell(getattr(result.outcome, "reason", "")),
+                _status_cell(status),
+                Cell(checkpoint, sort=checkpoint),
+                _metrics_cell(results, _titles(report)),
+                Cell(reason),
             )
         )
-        for result in missing
+        for (status, checkpoint, reason), results in causes.items()
     )
-    columns = tuple(Column(title) for title in ("Status", "Checkpoint", "Metric", "Slice", "Reason"))
+    columns = tuple(Column(title) for title in ("Status", "Checkpoint", "Metrics", "Reason"))
     table = Table("missing", "Results without a number", columns, rows, is_filterable=len(rows) > 12)
     nothing = Callout("Nothing is missing", ("Every metric that was asked for has a number.",), "good")
     if not report.results:
@@ -69,6 +70,17 @@ def missing_section(report: EvaluationReport) -> Section:
         "not tried, on purpose. None of these ever counts as zero.",
         parts=(table,) if rows else (nothing,),
     )
+
+
+def _metrics_cell(results: Sequence[MetricResult], titles: Mapping[str, str]) -> Cell:
+    """The metrics that one reason took, with the slice where it is not the headline one."""
+    words = [
+        titles.get(result.metric, result.metric)
+        + (f" ({numbers.slice_words(result.slice)})" if result.slice else "")
+        for result in results
+    ]
+    names = sorted({result.metric for result in results})
+    return Cell(", ".join(words), sort=names[0], hint=", ".join(names))
 
 
 def _status_cell(status: str) -> Cell:

@@ -110,11 +110,16 @@ class DocumentSums:
                 }
 
 
-def failed_observations(checkpoint: str, metrics: Sequence[str], *, unit: str, reason: str) -> pl.DataFrame:
-    """One row per metric that could not be computed on `unit` (a chunk), in place of its documents' rows."""
+def failed_observations(
+    checkpoint: str, metrics: Sequence[str], *, unit: str, reason: str, status: str = "failed"
+) -> pl.DataFrame:
+    """One row per metric that could not be computed on `unit` (a chunk), in place of its documents' rows.
+
+    `status` is `skipped` for what was left out on purpose.
+    """
     frames = [
         observation_frame(
-            checkpoint=checkpoint, metric=metric, unit=unit, numerator=None, status="failed", reason=reason
+            checkpoint=checkpoint, metric=metric, unit=unit, numerator=None, status=status, reason=reason
         )
         for metric in metrics
     ]

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import safetensors.torch
 import torch
@@ -15,7 +16,7 @@ from autointerp.checkpoints.activation_functions import ReLU
 from autointerp.checkpoints.load import read_checkpoint, write_checkpoint
 from autointerp.checkpoints.sparse_autoencoder import CheckpointMetadata, SparseAutoencoder
 from autointerp.config import CorpusSection, load_suite
-from autointerp.errors import CheckpointError, SuiteError
+from autointerp.errors import CheckpointError, CorpusError, SuiteError
 from autointerp.reporting.json_file import read_report
 from autointerp.sampling.activation_pass import ActivationPass
 from autointerp.sampling.corpus import open_corpus
@@ -38,6 +39,12 @@ def headline(report, checkpoint, metric):
 def summary(report, name):
     [found] = [checkpoint for checkpoint in report.checkpoints if checkpoint.name == name]
     return found
+
+
+@pytest.fixture
+def unchecked_annotations(monkeypatch):
+    """As for users: annotations are not checked at run time, so our own checks must do."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +149,50 @@ def test_every_null_goes_through_the_same_pipeline(tiny_suite, tmp_path):
     assert value["topk, decoder shuffled"] > value["topk"]
     again = autointerp.evaluate(suite, out=tmp_path / "again")
     assert [r.outcome for r in again.results] == [r.outcome for r in report.results]
+
+
+def test_a_basis_that_keeps_everything_is_skipped_with_the_reason(tiny_suite, saved, tmp_path):
+    """Its ReLU fires on half of its 128 latents, more than the site has channels."""
+    rows = torch.nn.functional.normalize(
+        torch.randn(128, 32, generator=torch.Generator().manual_seed(4)), dim=1
+    )
+    zeros = torch.zeros(128)
+    path = saved("dense", encoder_weight=rows, encoder_bias=zeros, decoder_weight=rows * 0.25)
+    options = ["nulls.channels=true", "nulls.principal_components=true"]
+    report = autointerp.evaluate(suite_with(tiny_suite, *options, checkpoints=[path]), out=tmp_path / "run")
+    for name in ("channels 1", "principal components 1"):
+        outcome = headline(report, name, NMSE)
+        assert outcome.status == "skipped" and "k is 32, all of its directions" in outcome.reason
+    assert not report.failures
+
+
+def test_a_null_does_not_depend_on_what_else_is_measured(tiny_suite, saved, tmp_path):
+    path = saved("lower", metadata=CheckpointMetadata(site="blocks.0.hook_resid_post"))
+    alone = autointerp.evaluate(load_suite(tiny_suite), out=tmp_path / "alone")
+    together = autointerp.evaluate(load_suite(tiny_suite, checkpoints=[path]), out=tmp_path / "together")
+    same = next(e.name for e in together.checkpoints if e.role == "null" and e.site == SITE)
+    assert headline(together, same, NMSE) == headline(alone, "random dictionary 1", NMSE)
+
+
+def test_every_checkpoint_that_cannot_be_used_is_named_at_once(tiny_suite, saved, tmp_path):
+    broken = [Path(saved(name)) for name in ("one", "two")]
+    for folder in broken:
+        (folder / "sae_weights.safetensors").write_bytes(b"no weights")
+    suite = load_suite(tiny_suite, checkpoints=[str(folder) for folder in broken])
+    with pytest.raises(CheckpointError, match=r"2 of 4 checkpoints cannot be used: .*one.* \| .*two"):
+        autointerp.evaluate(suite, out=tmp_path / "run")
+
+
+def test_what_is_no_autoencoder_or_no_text_is_refused_in_one_line(subject, corpus, unchecked_annotations):
+    sae = linear_transcoder(subject)
+    for found, text, words in (
+        ({1000: sae}, corpus, "name is no text"),
+        ({"a": torch.zeros(3)}, corpus, "is a Tensor"),
+        ({"a": sae}, ["some text"], "no documents"),
+        ({}, corpus, "no autoencoder"),
+    ):
+        with pytest.raises((CheckpointError, CorpusError), match=words):
+            autointerp.evaluate_autoencoders(subject, found, text, text=TEXT)
 
 
 @pytest.mark.parametrize(
