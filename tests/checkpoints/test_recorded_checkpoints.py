@@ -7,6 +7,7 @@ package the formula was evaluated in float64 by code of its own. The laws below 
 
 import contextlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -197,6 +198,20 @@ def test_its_own_reconstruction_is_fitted_by_the_output_scale_one(case, facts, e
     x = expected["x"].double()
     cross, square = _scale_products(sae, x, sae.reconstruct(x))
     assert float(cross / square) == pytest.approx(1, abs=1e-6)
+
+
+def test_what_fits_into_memory_is_a_copy_of_its_files(copy, expected):
+    """A training that writes its file in place while a run goes must not reach into the run."""
+    path, files = copy
+    sae = load_checkpoint(path)
+    before = sae.reconstruct(expected["x"])
+    for file in files:
+        with file.open("r+b") as opened:
+            opened.write(bytes(file.stat().st_size))
+    assert torch.equal(sae.reconstruct(expected["x"]), before)
+    for file in files:
+        os.truncate(file, 10)
+    assert torch.equal(sae.reconstruct_sparse(expected["x"])[1].dense(), sae.encode(expected["x"]))
 
 
 def test_a_missing_tensor_is_refused(copy, facts):
