@@ -5,8 +5,6 @@ run directory. An unknown key is an error that names the nearest ones.
 """
 
 import difflib
-import os.path
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +21,7 @@ from pydantic import (
 )
 
 from autointerp.errors import SuiteError
+from autointerp.suite_paths import absolute_path, resolved_model, stands_for_others
 from autointerp.toml_text import toml_text
 
 __all__ = [
@@ -43,9 +42,6 @@ __all__ = [
 
 FAMILIES = ("reconstruction", "downstream")
 _WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors", ".npz")
-_EMBEDDED_SUBJECT = "demo"
-_NO_PATH = re.compile(r"(?:demo|hf):.*|[A-Za-z_][\w.]+:[A-Za-z_]\w*")
-"""What names a checkpoint without being a path: an embedded one, one of the hub, a function of the user's."""
 
 # NumPy and torch take seeds of different widths; below this one all of them agree.
 _SEEDS = 2**31
@@ -247,7 +243,7 @@ def checkpoint_name(entry: CheckpointSection) -> str:
 
     What a pattern or a hub's name stands for is only known when it is looked up: then the whole of it.
     """
-    if entry.name is None and _stands_for_others(entry.path):
+    if entry.name is None and stands_for_others(entry.path):
         return entry.path
     last = Path(entry.path.rpartition(":")[2]).name
     short = last.removesuffix(Path(last).suffix if last.endswith(_WEIGHT_SUFFIXES) else "")
@@ -269,7 +265,7 @@ def load_suite(path: Path, *, overrides: Sequence[str] = (), checkpoints: Sequen
     for override in overrides:
         _apply_override(content, override)
     suite = suite_from_mapping(content, folder=path.resolve().parent, where=str(path))
-    further = [_absolute(extra, Path.cwd(), where="--checkpoint") for extra in checkpoints]
+    further = [absolute_path(extra, Path.cwd(), where="--checkpoint") for extra in checkpoints]
     added = tuple(_named(CheckpointSection(path=extra)) for extra in further)
     return _validated(suite.model_dump() | {"checkpoints": suite.checkpoints + added}, where=str(path))
 
@@ -304,22 +300,18 @@ def suite_from_mapping(content: Mapping[str, Any], *, folder: Path, where: str =
     suite = _validated(content, where=where)
     corpus = suite.corpus
     if corpus.path is not None and corpus.kind != "datasets":
-        corpus = corpus.model_copy(update={"path": _absolute(corpus.path, folder, where=where)})
+        corpus = corpus.model_copy(update={"path": absolute_path(corpus.path, folder, where=where)})
     checkpoints = tuple(
-        _named(entry.model_copy(update={"path": _absolute(entry.path, folder, where=where)}))
+        _named(entry.model_copy(update={"path": absolute_path(entry.path, folder, where=where)}))
         for entry in suite.checkpoints
     )
-    model = _resolved_model(suite.subject.model, folder, where=where)
+    model = resolved_model(suite.subject.model, folder, where=where)
     subject = suite.subject.model_copy(update={"model": model})
     return suite.model_copy(update={"corpus": corpus, "checkpoints": checkpoints, "subject": subject})
 
 
-def _stands_for_others(path: str) -> bool:
-    return path.startswith("hf:") or (any(sign in path for sign in "*?[") and not os.path.exists(path))  # noqa: PTH110 - raises nothing
-
-
 def _named(entry: CheckpointSection) -> CheckpointSection:
-    if entry.name is None and _stands_for_others(entry.path):
+    if entry.name is None and stands_for_others(entry.path):
         return entry
     return entry.model_copy(update={"name": checkpoint_name(entry)})
 
@@ -327,25 +319,6 @@ def _named(entry: CheckpointSection) -> CheckpointSection:
 def suite_toml(suite: Suite) -> str:
     """The suite as TOML, defaults included: what the run directory keeps."""
     return toml_text(suite.model_dump(exclude_none=True))
-
-
-def _resolved_model(model: str, folder: Path, *, where: str) -> str:
-    """A folder's absolute path; the embedded subject's and a hub model's name as they are."""
-    if model == _EMBEDDED_SUBJECT:
-        return model
-    is_path = model.startswith((".", "~")) or os.path.isdir(folder / model)  # noqa: PTH112 - raises nothing
-    return _absolute(model, folder, where=where) if is_path else model
-
-
-def _absolute(path: str, folder: Path, *, where: str) -> str:
-    if _NO_PATH.fullmatch(path):
-        return path
-    if not path:
-        raise SuiteError("an empty path", where=where, remedy="give a file or folder")
-    try:
-        return str((folder / Path(path).expanduser()).resolve())
-    except (OSError, RuntimeError, ValueError) as error:  # no such home, a circle of links, a NUL
-        raise SuiteError(f"the path {path!r} cannot be used ({error})", where=where) from None
 
 
 def _apply_override(content: dict[str, Any], override: str) -> None:
