@@ -55,8 +55,12 @@ def checkpoints_section(report: EvaluationReport, charts: Sequence[Chart] = ()) 
 
     Where the charts hold a histogram of a checkpoint's latents, a small copy of it stands beside its width.
     """
-    titles = ("Checkpoint", "Format", "Architecture", "Latents", "Site", "Input", "sha256", "Notes")
-    hints = {"Latents": "The width; the small histogram shows how often the latents fire"}
+    titles = ("Checkpoint", "Format", "Architecture", "Latents", "Site", "Notes")
+    hints = {
+        "Format": "Below it the beginning of the sha256",
+        "Architecture": "Below it what is done to the input",
+        "Latents": "The width; the small histogram shows how often the latents fire",
+    }
     columns = tuple(Column(t, hint=hints.get(t, ""), is_numeric=t == "Latents") for t in titles)
     shapes = {p.label: p.counts for chart in charts if chart.kind == "histogram" for p in chart.panels}
     rows = tuple(_checkpoint_row(c, shapes.get(c.name, ())) for c in report.checkpoints)
@@ -79,8 +83,13 @@ def _checkpoint_row(checkpoint: CheckpointSummary, shape: Sequence[int]) -> Row:
                 detail=checkpoint.path,
                 badges=(Badge("null", "null"),) if is_null else (),
             ),
-            Cell(checkpoint.format, sort=checkpoint.format),
-            Cell(checkpoint.architecture, sort=checkpoint.architecture),
+            Cell(
+                checkpoint.format,
+                sort=checkpoint.format,
+                detail=checkpoint.sha256[:_SHOWN_HASH_DIGITS],
+                hint=checkpoint.sha256,
+            ),
+            Cell(checkpoint.architecture, sort=checkpoint.architecture, detail=_input_words(checkpoint)),
             Cell(
                 numbers.count(checkpoint.latent_count),
                 sort=checkpoint.latent_count,
@@ -89,12 +98,14 @@ def _checkpoint_row(checkpoint: CheckpointSummary, shape: Sequence[int]) -> Row:
                 sparkline=tuple(count / tallest for count in shape) if tallest else (),
             ),
             Cell(_site_words(checkpoint), sort=checkpoint.site, kind="code"),
-            Cell("raw" if checkpoint.normalization == "none" else checkpoint.normalization),
-            Cell(checkpoint.sha256[:_SHOWN_HASH_DIGITS], kind="code", hint=checkpoint.sha256),
             Cell("; ".join(checkpoint.notes)),
         ),
         is_null=is_null,
     )
+
+
+def _input_words(checkpoint: CheckpointSummary) -> str:
+    return f"{'raw' if checkpoint.normalization == 'none' else checkpoint.normalization} input"
 
 
 def _site_words(checkpoint: CheckpointSummary) -> str:
@@ -114,7 +125,9 @@ def _normalization_lead(checkpoints: Sequence[CheckpointSummary]) -> str:
         )
     )
     text = f"Input: {'; '.join(words)}." if words else "No checkpoint was evaluated."
-    return f"{text} Both kinds occur in this report." if len(kinds) > 1 else text
+    if len(words) < 2:
+        return text
+    return f"{text} {'Both' if len(words) == 2 else 'All these'} kinds occur in this report."
 
 
 def origin_section(report: EvaluationReport) -> Section:
