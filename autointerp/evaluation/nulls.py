@@ -71,7 +71,7 @@ def nulls(work: Work, entries: Sequence[Measurable], calibration: Mapping[str, S
         here = [entry for entry in entries if _place(entry) == place]
         model = _model(work, here, number)
         if model is not None:
-            scaled += _random_dictionaries(work, model, calibration, count_before=len(scaled))
+            scaled += _random_dictionaries(work, model, calibration)
             scaled += _shuffled(work, model)
             made += _bases(work, model, calibration)
     skipped = {
@@ -129,23 +129,25 @@ def _borrowed_k(work: Work, like: Checkpoint) -> int:
 
 
 def _random_dictionaries(
-    work: Work, model: _Model, calibration: Mapping[str, SiteCalibration], *, count_before: int
+    work: Work, model: _Model, calibration: Mapping[str, SiteCalibration]
 ) -> Iterator[Checkpoint]:
     like = _like(model.checkpoint)
     reads, judged = calibration[model.checkpoint.reads], calibration[model.checkpoint.site]
     mean = own_space_mean(reads, like.normalization)
-    random_before = count_before - (model.number - 1) * work.suite.nulls.shuffled_decoder
-    for index in range(random_before, random_before + work.suite.nulls.random_dictionaries):
+    count = work.suite.nulls.random_dictionaries
+    for index in range(count):
         sae = random_dictionary(
             like,
             mean,
-            generator=model.generator(work, index - random_before),
+            generator=model.generator(work, index),
             k=model.k,
             output_mean=None if model.checkpoint.input_site is None else judged.mean,
         )
         note = f"shape of {model.checkpoint.name}, {model.k_note}"
         sae = replace(sae, metadata=replace(sae.metadata, notes=(*sae.metadata.notes, note)))
-        yield replace(model.checkpoint, name=f"random dictionary {index + 1}", sae=sae)
+        yield replace(
+            model.checkpoint, name=f"random dictionary {(model.number - 1) * count + index + 1}", sae=sae
+        )
 
 
 def _like(checkpoint: Checkpoint) -> SparseAutoencoder:
