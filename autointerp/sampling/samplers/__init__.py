@@ -1,0 +1,1 @@
+"""Which contexts stand for a latent: one file per sampler."""
