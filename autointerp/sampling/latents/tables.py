@@ -111,7 +111,7 @@ NEIGHBOURS: dict[str, Any] = {
     "kind": pl.String,  # decoder_cosine | co_firing
     "rank": pl.UInt32,
     "other": pl.UInt32,
-    "value": pl.Float64,  # cosine of the directions | share of the latent's firings on which `other` fires too
+    "value": pl.Float64,  # cosine of directions | share of the firings on which `other` fires too
     "lift": pl.Float64,  # of co_firing: that share over the density of `other`; else null
 }
 """`neighbours.parquet`."""
@@ -122,9 +122,9 @@ PROMOTED: dict[str, Any] = {
     "sign": pl.String,  # promoted | demoted
     "rank": pl.UInt32,
     "token": pl.Int32,
-    "logit": pl.Float64,  # per unit of activation, before the final norm's scale; mean over the vocabulary 0
+    "logit": pl.Float64,  # per unit of activation, without the norm's scale; mean over vocabulary 0
 }
-"""`promoted.parquet`: what a latent's direction adds to the logits, straight through the final norm's gain."""
+"""`promoted.parquet`: what a direction adds to the logits, straight through the final norm's gain."""
 
 COVERAGE: dict[str, Any] = {
     "checkpoint": pl.String,

@@ -61,7 +61,7 @@ class ChunkView:
     """One row per context: `context` (UInt64 id), `split` (UInt8), `tokens` (List(Int32), BOS included if the
     run puts one), `first_scored` (UInt32: position of its first scored token); sorted by id."""
     firings: pl.DataFrame
-    """ROW_SCHEMA: every firing of the chosen latents on scored tokens, sorted by latent, context, position."""
+    """ROW_SCHEMA: all firings of chosen latents on scored tokens, by latent, context, position."""
     peaks: pl.DataFrame
     """ROW_SCHEMA: one row per watched latent and context in which it fires, sorted by latent and context.
     Watched are the chosen latents, and those named as neighbours of chosen ones."""
