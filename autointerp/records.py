@@ -20,6 +20,7 @@ __all__ = [
     "Estimate",
     "EvaluationReport",
     "Failed",
+    "LatentCoverage",
     "Measured",
     "MetricDefinition",
     "MetricResult",
@@ -238,6 +239,36 @@ class CheckpointSummary:
 
 
 @dataclass(frozen=True)
+class LatentCoverage:
+    """What scores of a dictionary's sampled latents can speak for; counts are of this run's text.
+
+    A score is a mean over latents that fire in enough documents to be explained on some and scored on others.
+    Dead and rare latents have none, so a wide dictionary of which few latents fire would look better than it
+    is if these shares did not stand beside every such mean.
+    """
+
+    checkpoint: str
+    status: Literal["measured", "failed", "skipped"]
+    reason: str = ""
+    """Of a dictionary whose latents could not be sampled."""
+    latent_count: int | None = None
+    """None, as are all that follow, where the status is not `measured`."""
+    live_count: int | None = None
+    """Latents that fire at least once."""
+    scorable_count: int | None = None
+    """Latents that fire in enough documents of every split."""
+    ultra_dense_count: int | None = None
+    sampled_count: int | None = None
+    sampled_scorable_count: int | None = None
+    scorable_fraction: float | None = None
+    """`scorable_count / latent_count`."""
+    scorable_mass_fraction: float | None = None
+    """Share of all |activation| that scorable latents hold; None also where nothing fires."""
+    dropped_for_leaks: int | None = None
+    """Examples for explaining that shared 16 tokens with a scored peak, and were left out."""
+
+
+@dataclass(frozen=True)
 class EvaluationReport:
     """Everything that a run found, ready to be written or gated."""
 
@@ -251,6 +282,8 @@ class EvaluationReport:
     cost: Mapping[str, Any]
     """Seconds per step, tokens, peak memory; for LLM metrics money."""
     provenance: Mapping[str, Any]
+    coverage: Sequence[LatentCoverage] = ()
+    """One of each dictionary whose latents were to be sampled."""
 
     @property
     def failures(self) -> list[MetricResult]:

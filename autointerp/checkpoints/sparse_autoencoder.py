@@ -22,7 +22,7 @@ over a shard of latents at a time.
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -173,6 +173,15 @@ class SparseAutoencoder:
     def pre_activations(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token latent"]:
         """`p = s (W_enc (N(x) - pre_bias) + b_enc)`, dense."""
         return self._dense_pre(self._encoder_input(x)[0])
+
+    @torch.no_grad()
+    def pre_activations_of(
+        self, x: Float[Tensor, "token d_model"], latents: Int[Tensor, " chosen"]
+    ) -> Float[Tensor, "token chosen"]:
+        """`p` of some latents only: the columns `latents` of `pre_activations(x)`. No gradients."""
+        rows = self.encoder_weight[latents.to(self.encoder_weight.device)].to(self.encoder_bias)
+        pre = functional.linear(self._encoder_input(x)[0], rows, self.encoder_bias[latents])
+        return pre if self.latent_scale is None else pre * self.latent_scale[latents]
 
     def encode(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token latent"]:
         """The latents `act(p)`, dense."""

@@ -23,6 +23,7 @@ from autointerp.evaluation.inputs import (
     placed_all,
     with_demo_curve,
 )
+from autointerp.evaluation.sampling import sample_latents
 from autointerp.evaluation.statistics import report_of
 from autointerp.evaluation.steps import DENSITY, Findings, measure
 from autointerp.evaluation.work import Clock, Work
@@ -107,7 +108,11 @@ def _finished_report(store: RunStore) -> EvaluationReport | None:
 
 def _measured(work: Work, entries: Sequence[Measurable]) -> EvaluationReport:
     findings = measure(work, entries)
-    report = report_of(work, findings)
+    coverage = None
+    if work.suite.sampling.enabled:
+        with work.clock.step("sampling latents"):
+            coverage = sample_latents(work, findings.measurables, findings.cost, findings.without_firings)
+    report = report_of(work, findings, coverage)
     with work.clock.step("report"):
         _write_files(work.store, report, findings)
     work.store.finish()
@@ -151,6 +156,7 @@ def evaluate_autoencoders(
             "subject": {"model": subject.name},
             "corpus": text or CorpusSection(),
             "metrics": {"families": tuple(metrics)},
+            "sampling": {"enabled": False},
             "checks": {"largest_normalized_mse": sys.float_info.max, "allow_mismatch": True},
         },
         folder=Path(),

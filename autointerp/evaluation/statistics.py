@@ -16,7 +16,7 @@ from autointerp.evaluation.work import Work
 from autointerp.metrics.catalogue import definitions
 from autointerp.metrics.compute_equivalent import clean_loss, with_curve
 from autointerp.provenance import provenance
-from autointerp.records import EvaluationReport, MetricDefinition
+from autointerp.records import EvaluationReport, LatentCoverage, MetricDefinition
 from autointerp.sampling.activation_pass import CLEAN_LOSS, SUBJECT, PassCost, read_tokens
 from autointerp.sampling.contexts import describe_contexts
 from autointerp.subject.subject_model import SubjectModel
@@ -24,8 +24,14 @@ from autointerp.subject.subject_model import SubjectModel
 __all__ = ["report_of"]
 
 
-def report_of(work: Work, findings: Findings) -> EvaluationReport:
-    """Estimates of every metric of every dictionary, paired comparisons, and what the run was."""
+def report_of(work: Work, findings: Findings, coverage: pl.DataFrame | None = None) -> EvaluationReport:
+    """Estimates of every metric of every dictionary, paired comparisons, and what the run was.
+
+    Args:
+        work: the run.
+        findings: what its pass over the text found.
+        coverage: `tables.COVERAGE`, where latents were sampled.
+    """
     suite, observations = work.suite, findings.observations
     names = [entry.summary.name for entry in findings.measurables]
     metrics = _definitions(suite, observations)
@@ -51,6 +57,7 @@ def report_of(work: Work, findings: Findings) -> EvaluationReport:
             **provenance(seed=suite.seed, accelerator=_accelerator(work.subject)),
             "thread_count": torch.get_num_threads(),
         },
+        coverage=() if coverage is None else tuple(LatentCoverage(**row) for row in coverage.to_dicts()),
     )
 
 

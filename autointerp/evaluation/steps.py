@@ -9,6 +9,7 @@ import torch
 from autointerp.evaluation.first_look import first_look
 from autointerp.evaluation.inputs import Measurable
 from autointerp.evaluation.nulls import nulls
+from autointerp.evaluation.sampling import spill_plan
 from autointerp.evaluation.work import Work, told
 from autointerp.metrics.calibration import calibrate
 from autointerp.metrics.catalogue import families
@@ -23,6 +24,7 @@ from autointerp.sampling.activation_pass import (
 )
 from autointerp.sampling.document_sums import failed_observations
 from autointerp.sampling.readings import SiteCalibration
+from autointerp.sampling.recorder import FIRINGS
 
 __all__ = ["DENSITY", "Findings", "measure"]
 
@@ -39,6 +41,8 @@ class Findings:
     calibration: Mapping[str, SiteCalibration]
     cost: PassCost
     observations: pl.DataFrame
+    without_firings: Mapping[str, tuple[str, str]]
+    """By name, (status, reason) of the dictionaries whose firings are not whole."""
 
 
 def measure(work: Work, entries: Sequence[Measurable]) -> Findings:
@@ -59,8 +63,17 @@ def measure(work: Work, entries: Sequence[Measurable]) -> Findings:
         cost = _pass(work, [*sound, *going], calibration)
     measurables = [*entries, *made]
     with work.clock.step("observations"):
-        observations = _observations(work, measurables, cost, stopped, skipped)
-    return Findings(measurables, calibration, cost, observations)
+        observed = read_observations(work.store, cost.chunk_names)
+        is_firings = pl.col("metric") == FIRINGS
+        lost = {row["checkpoint"]: row["reason"] for row in observed.filter(is_firings).iter_rows(named=True)}
+        left_out = {"failed": stopped, "skipped": skipped}
+        observations = _observations(work, measurables, cost, observed.filter(~is_firings), left_out)
+    reasons = {
+        name: (status, reason)
+        for status, found in [*left_out.items(), ("failed", lost)]
+        for name, reason in found.items()
+    }
+    return Findings(measurables, calibration, cost, observations, reasons)
 
 
 def _calibration(work: Work, entries: Sequence[Measurable]) -> dict[str, SiteCalibration]:
@@ -101,7 +114,11 @@ def _pass(work: Work, entries: Sequence[Measurable], calibration: Mapping[str, S
     token_count = work.suite.corpus.evaluation_tokens
     checkpoints = [entry.checkpoint for entry in entries]
     activation_pass = ActivationPass(
-        work.subject, checkpoints, families(work.suite.metrics.families), calibration
+        work.subject,
+        checkpoints,
+        families(work.suite.metrics.families),
+        calibration,
+        spill=spill_plan(work.suite.seed, work.suite.sampling, entries),
     )
 
     def check() -> None:
@@ -121,17 +138,18 @@ def _observations(
     work: Work,
     measurables: Sequence[Measurable],
     cost: PassCost,
-    stopped: Mapping[str, str],
-    skipped: Mapping[str, str],
+    seen: pl.DataFrame,
+    left_out: Mapping[str, Mapping[str, str]],
 ) -> pl.DataFrame:
     """Everything the pass saw, the latents' firing as observations too, and rows for what it left out."""
+    skipped = left_out["skipped"]
     wanted = sorted(name for family in families(work.suite.metrics.families) for name in family.metrics)
-    left_out = [
+    missing = [
         failed_observations(name, wanted, unit="first look", reason=reason, status=status)
-        for status, reasons in (("failed", stopped), ("skipped", skipped))
+        for status, reasons in left_out.items()
         for name, reason in reasons.items()
     ]
-    observed = pl.concat([read_observations(work.store, cost.chunk_names), *left_out])
+    observed = pl.concat([seen, *missing])
     if "reconstruction" not in work.suite.metrics.families:
         return observed
     documents = read_tokens(work.store, cost.chunk_names)

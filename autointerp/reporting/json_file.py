@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from autointerp.records import (
     Estimate,
     EvaluationReport,
     Failed,
+    LatentCoverage,
     Measured,
     MetricDefinition,
     MetricResult,
@@ -26,6 +28,7 @@ from autointerp.reporting.json_models import (
     SCHEMA_VERSION,
     CheckpointJson,
     ComparisonJson,
+    CoverageJson,
     MetricJson,
     OutcomeJson,
     ReportJson,
@@ -144,6 +147,7 @@ def _to_model(report: EvaluationReport) -> ReportJson:
         metrics=tuple(_metric_json(definition) for definition in report.definitions),
         results=tuple(_result_json(result, definitions[result.metric]) for result in report.results),
         comparisons=tuple(_comparison_json(comparison) for comparison in report.comparisons),
+        coverage=tuple(CoverageJson(**_coverage_fields(coverage)) for coverage in report.coverage),
         cost=_plain(report.cost),
         provenance=_plain(report.provenance),
     )
@@ -213,6 +217,11 @@ def _comparison_json(comparison: Comparison) -> ComparisonJson:
     )
 
 
+def _coverage_fields(coverage: LatentCoverage) -> dict[str, Any]:
+    fields = asdict(coverage) | {"reason": coverage.reason or None}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def _from_model(model: ReportJson) -> EvaluationReport:
     return EvaluationReport(
         suite=model.suite,
@@ -225,6 +234,7 @@ def _from_model(model: ReportJson) -> EvaluationReport:
             for result in model.results
         ),
         comparisons=tuple(_comparison(comparison) for comparison in model.comparisons),
+        coverage=tuple(LatentCoverage(**found.model_dump(exclude_none=True)) for found in model.coverage),
         cost=model.cost,
         provenance=model.provenance,
     )

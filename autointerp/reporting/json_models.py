@@ -13,6 +13,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "CheckpointJson",
     "ComparisonJson",
+    "CoverageJson",
     "MetricJson",
     "OutcomeJson",
     "ReportJson",
@@ -131,6 +132,27 @@ class ComparisonJson(OutcomeJson):
     adjusted_p_value: Finite | Absent = Field(default=None, description="After false discovery rate control.")
 
 
+class CoverageJson(_Model):
+    """What scores of a dictionary's sampled latents can speak for."""
+
+    checkpoint: str
+    status: Literal["measured", "failed", "skipped"]
+    reason: str | Absent = None
+    latent_count: int | Absent = None
+    live_count: int | Absent = Field(default=None, description="Fire at least once.")
+    scorable_count: int | Absent = Field(default=None, description="In enough documents of every split.")
+    ultra_dense_count: int | Absent = None
+    sampled_count: int | Absent = None
+    sampled_scorable_count: int | Absent = None
+    scorable_fraction: Finite | Absent = Field(default=None, description="scorable_count / latent_count.")
+    scorable_mass_fraction: Finite | Absent = Field(
+        default=None, description="Share of all |activation| that scorable latents hold."
+    )
+    dropped_for_leaks: int | Absent = Field(
+        default=None, description="Examples left out that would have shown text around a scored peak."
+    )
+
+
 class ReportJson(_Model):
     """The whole of report.json."""
 
@@ -142,6 +164,7 @@ class ReportJson(_Model):
     metrics: tuple[MetricJson, ...]
     results: tuple[ResultJson, ...]
     comparisons: tuple[ComparisonJson, ...]
+    coverage: tuple[CoverageJson, ...] = ()
     cost: dict[str, JsonValue]
     provenance: dict[str, JsonValue]
 

@@ -7,6 +7,7 @@ import polars as pl
 from autointerp.records import EvaluationReport
 from autointerp.reporting import background, numbers, sections
 from autointerp.reporting.chart_data import charts_of
+from autointerp.reporting.coverage import coverage_sections
 from autointerp.reporting.failures import failure_lines
 from autointerp.reporting.parts import Callout, ReportDocument, Section
 from autointerp.reporting.summary import subject_facts, summary_section
@@ -32,6 +33,7 @@ def build_document(report: EvaluationReport, observations: pl.DataFrame | None =
         sections=(
             *_alarm(report),
             summary_section(report),
+            *coverage_sections(report),
             sections.charts_section(charts),
             sections.missing_section(report),
             sections.comparisons_section(report),

@@ -1,9 +1,10 @@
-"""Chunks of a corpus -> observations of every metric, for all dictionaries on all sites, in one pass.
+"""Chunks of a corpus -> observations and firings, for all dictionaries on all sites, in one pass.
 
 Per batch the subject runs clean once. Per dictionary there is one sparse reconstruction, which all metrics
 read, and (where a metric wants it) one substituted pass that re-enters the subject at the site. Zeros and
 the calibration mean are substituted once per site, whatever the number of dictionaries: on a residual
-stream between two blocks once per run (see `constant_ablation`), elsewhere once per batch.
+stream between two blocks once per run (see `constant_ablation`), elsewhere once per batch. Without metrics
+the subject stops at the deepest site, and dictionaries only encode.
 
 Cost per batch of T tokens, with b blocks above a site: one clean pass, then per dictionary its encoder (about
 2 T d_model latent_count flops) and one pass of b blocks and the unembedding; two such passes more at a site
@@ -12,8 +13,9 @@ whose ablations are not constant.
 Memory, in numbers held, whatever the length of the corpus: at most three times T x vocabulary (clean
 log-probabilities, the logits of the pass that is running and the copy that it hands out), T x d_model per
 site and three times for the dictionary at work, what `SparseAutoencoder.encode_sparse` holds, one chunk's
-tokens, the sums of `document_sums` and `latent_firing`, and twice the vocabulary per site. Nothing of shape
-(token, latent) is made.
+tokens, the sums of `document_sums` and `latent_firing`, and twice the vocabulary per site. Where firings are
+kept (`spill`), those of one chunk and all dictionaries too, 16 bytes each. Nothing of shape (token, latent)
+is made.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +30,7 @@ from autointerp.errors import CheckpointError, RunStoreError
 from autointerp.records import OBSERVATION_SCHEMA
 from autointerp.sampling.batch_passes import BatchPasses, PassCost
 from autointerp.sampling.constant_ablation import ConstantAblations
+from autointerp.sampling.context_table import ContextTable
 from autointerp.sampling.contexts import CorpusChunk, TokenBatch
 from autointerp.sampling.document_sums import DocumentSums, Terms
 from autointerp.sampling.latent_firing import FIRING_SCHEMA, LatentFiring, total_firing
@@ -40,6 +43,16 @@ from autointerp.sampling.readings import (
     TokenTable,
 )
 from autointerp.sampling.recorder import Recorder
+from autointerp.sampling.spill import (
+    ChunkSpill,
+    DictionarySpill,
+    SpillPlan,
+    context_key,
+    embedding_key,
+    firing_key,
+    near_miss_key,
+    signature_key,
+)
 from autointerp.subject.subject_model import SubjectModel
 
 __all__ = [
@@ -89,6 +102,8 @@ class ChunkResult(NamedTuple):
     observations: pl.DataFrame
     firing: pl.DataFrame
     documents: pl.DataFrame
+    spill: Mapping[str, pl.DataFrame]
+    """By key, what is kept for the latents; see `spill`."""
 
 
 class ActivationPass:
@@ -100,6 +115,7 @@ class ActivationPass:
         families: from `metrics.catalogue.FAMILIES`.
         calibration: averages per site, from `metrics.calibration.calibrate`.
         metrics: names to be observed; None: all that the families know.
+        spill: keep every firing, and what goes with them; None: keep none.
 
     Raises:
         CheckpointError: two dictionaries of one name, or one called `subject`.
@@ -113,6 +129,7 @@ class ActivationPass:
         calibration: Mapping[str, SiteCalibration],
         *,
         metrics: Iterable[str] | None = None,
+        spill: SpillPlan | None = None,
     ) -> None:
         """Check what is handed in; nothing is computed yet."""
         _refuse_names([checkpoint.name for checkpoint in checkpoints])
@@ -120,8 +137,11 @@ class ActivationPass:
         self._checkpoints = tuple(checkpoints)
         self._sites = tuple(dict.fromkeys(checkpoint.site for checkpoint in checkpoints))
         """Where dictionaries are judged; what they read comes on top."""
-        self._read_sites = tuple(dict.fromkeys([*self._sites, *(entry.reads for entry in checkpoints)]))
+        self._input_sites = tuple(dict.fromkeys(checkpoint.reads for checkpoint in checkpoints))
+        judged = self._sites if families else ()
+        self._read_sites = tuple(dict.fromkeys([*judged, *self._input_sites]))
         self._calibration = calibration
+        self._spill = spill
         self.constant_ablations = ConstantAblations(subject)
         """Says, once a batch was measured, at which sites one distribution stood for the ablated passes."""
         known = frozenset(name for family in families for name in family.metrics)
@@ -144,8 +164,8 @@ class ActivationPass:
 
         Args:
             chunks: lazily made; only one is held at a time.
-            store: gets three frames a chunk; a chunk counts as done when all three are there and no row of
-                its observations says that a measurement failed.
+            store: gets three frames a chunk, and those of the spill; a chunk counts as done when all are
+                there and no row of its observations says that a measurement failed.
             before_keeping: called when a chunk was measured; what it raises keeps the chunk out of the store.
             progress: called after every chunk, also after one that was found done.
 
@@ -159,7 +179,7 @@ class ActivationPass:
         cost = PassCost()
         for chunk in chunks:
             name = _chunk_name(chunk)
-            if _is_done(store, name):
+            if self._is_done(store, name):
                 cost.resumed_chunk_count += 1
             else:
                 result = self.measure(chunk, cost)
@@ -178,18 +198,20 @@ class ActivationPass:
         """All metrics of all dictionaries on one chunk, without a store."""
         cost = PassCost() if cost is None else cost
         name = f"chunk {chunk.index}"
-        recorders = [self._recorder(checkpoint, chunk.document_ids, name) for checkpoint in self._checkpoints]
+        spill = self._chunk_spill(chunk)
+        recorders = [self._recorder(checkpoint, chunk, name, spill) for checkpoint in self._checkpoints]
         clean_sums = DocumentSums(chunk.document_ids, [CLEAN_LOSS])
         document_tokens = torch.zeros(len(chunk.document_ids), dtype=torch.long)
         for index, batch in enumerate(chunk.batches):
-            work = self._begin(batch, f"{name}, batch {index}", cost)
+            numbers = None if spill is None else spill.table.numbers[index]
+            work = self._begin(batch, f"{name}, batch {index}", cost, numbers)
             document_tokens += torch.bincount(
                 work.tokens.document[work.tokens.is_scored], minlength=len(document_tokens)
             ).cpu()
             if work.clean is not None:
                 rows = work.predictions
                 clean_sums.add(rows.document, rows.position, {CLEAN_LOSS: Terms(work.clean.cross_entropy)})
-            self._feed(work, recorders)
+            self._feed(work, recorders, spill)
             # Its clean log-probabilities, the largest thing there is, go before the next batch's are made.
             del work
         frames = [clean_sums.observations(SUBJECT), *(recorder.observations() for recorder in recorders)]
@@ -197,9 +219,37 @@ class ActivationPass:
             pl.concat(frames),
             pl.concat([pl.DataFrame(schema=FIRING_SCHEMA), *(recorder.firing() for recorder in recorders)]),
             _document_frame(chunk.document_ids, document_tokens),
+            self._kept(chunk, spill, recorders),
         )
 
-    def _begin(self, batch: TokenBatch, name: str, cost: PassCost) -> BatchPasses:
+    def _chunk_spill(self, chunk: CorpusChunk) -> ChunkSpill | None:
+        if self._spill is None:
+            return None
+        return ChunkSpill(ContextTable.of(chunk), chunk.document_ids, self._input_sites)
+
+    def _kept(
+        self, chunk: CorpusChunk, spill: ChunkSpill | None, recorders: Sequence[Recorder]
+    ) -> dict[str, pl.DataFrame]:
+        name = _chunk_name(chunk)
+        kept = {} if spill is None else spill.shards(name)
+        for recorder in recorders:
+            kept |= recorder.shards(name)
+        return kept
+
+    def _is_done(self, store: ShardStore, name: str) -> bool:
+        """Whether all is there and nothing failed: that may have been the machine's fault, its memory say."""
+        keys = [_key(kind, name) for kind in (_OBSERVATIONS, _FIRING, _DOCUMENTS)]
+        if self._spill is not None:
+            keys += [context_key(name), signature_key(name), embedding_key(name)]
+            for checkpoint in self._checkpoints:
+                keys += [firing_key(checkpoint.name, name), near_miss_key(checkpoint.name, name)]
+        if not all(store.has(key) for key in keys):
+            return False
+        return not (store.read(_key(_OBSERVATIONS, name))["status"] == "failed").any()
+
+    def _begin(
+        self, batch: TokenBatch, name: str, cost: PassCost, numbers: Int[Tensor, " batch"] | None
+    ) -> BatchPasses:
         batch = batch.to(self._subject.device)
         work = BatchPasses(
             self._subject,
@@ -211,22 +261,33 @@ class ActivationPass:
             name=name,
             cost=cost,
         )
+        work.context_numbers = numbers
         work.run_clean(self._read_sites)
         return work
 
-    def _recorder(self, checkpoint: Checkpoint, documents: Sequence[str], chunk_name: str) -> Recorder:
+    def _recorder(
+        self, checkpoint: Checkpoint, chunk: CorpusChunk, name: str, spill: ChunkSpill | None
+    ) -> Recorder:
+        documents = chunk.document_ids
         metrics = [
             (family, family.start(checkpoint.name, documents, self._wanted.intersection(family.metrics)))
             for family in self._families
         ]
         firing = LatentFiring(checkpoint.sae.latent_count, documents)
-        return Recorder(checkpoint, self._wanted, metrics, firing, chunk_name)
+        firings = None
+        if spill is not None and self._spill is not None:
+            firings = DictionarySpill(checkpoint, self._spill, spill.table.frame.height)
+        return Recorder(checkpoint, self._wanted, metrics, firing, name, spill=firings)
 
-    def _feed(self, work: BatchPasses, recorders: Sequence[Recorder]) -> None:
+    def _feed(self, work: BatchPasses, recorders: Sequence[Recorder], spill: ChunkSpill | None) -> None:
         """Hand a batch to every dictionary, by judged site: the shared work of one is alive at a time."""
+        if spill is not None and work.context_numbers is not None:
+            with work.cost.step("firings"):
+                for site in self._input_sites:
+                    spill.update(site, work.activations(site), work.tokens, work.context_numbers)
         for site in self._sites:
-            reading = work.reading(site)
-            ablated = work.ablated(reading)
+            reading = work.reading(site) if self._families else None
+            ablated = None if reading is None else work.ablated(reading)
             for recorder in recorders:
                 if recorder.checkpoint.site == site and not recorder.has_failed:
                     recorder.update(work, reading, ablated)
@@ -281,16 +342,11 @@ def _chunk_frames(store: ShardStore, kind: str, chunk_names: Iterable[str]) -> I
         yield frame
 
 
-def _is_done(store: ShardStore, name: str) -> bool:
-    """Whether all is there and nothing failed: a failure may have been the machine's, out of memory say."""
-    if not all(store.has(_key(kind, name)) for kind in (_OBSERVATIONS, _FIRING, _DOCUMENTS)):
-        return False
-    return not (store.read(_key(_OBSERVATIONS, name))["status"] == "failed").any()
-
-
 def _keep(store: ShardStore, name: str, result: ChunkResult) -> None:
     store.write(_key(_FIRING, name), result.firing)
     store.write(_key(_DOCUMENTS, name), result.documents)
+    for key, frame in result.spill.items():
+        store.write(key, frame)
     store.write(_key(_OBSERVATIONS, name), result.observations)
 
 

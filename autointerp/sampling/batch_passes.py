@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from autointerp.errors import SubjectError
@@ -81,6 +81,8 @@ class BatchPasses:
     ) -> None:
         self.tokens, self.predictions = tables
         self.cost = cost
+        self.context_numbers: Int[Tensor, " batch"] | None = None
+        """Number in the chunk of each context of the batch, where they were numbered."""
         self.clean: CleanPredictions | None = None
         self._subject, self._batch, self._needs = subject, batch, needs
         self._calibration, self._constants, self._name = calibration, constants, name

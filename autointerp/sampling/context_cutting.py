@@ -56,6 +56,8 @@ class Piece:
     """Index of the document among those cut together; -1 where not text."""
     is_text: np.ndarray
     byte_count: np.ndarray
+    start: int = 0
+    """Where it begins among the tokens of its document or, packed, of its bundle."""
 
     @property
     def columns(self) -> tuple[np.ndarray, ...]:
@@ -123,7 +125,7 @@ class Cutter:
             streams = [Piece(*(np.concatenate(parts) for parts in columns))]
         for stream in streams:
             for start in range(0, len(stream.ids), self.room):
-                piece = Piece(*(column[start : start + self.room] for column in stream.columns))
+                piece = Piece(*(column[start : start + self.room] for column in stream.columns), start=start)
                 if self._takes(len(piece.ids)) and piece.is_text.any():
                     yield piece
 

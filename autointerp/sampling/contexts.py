@@ -60,6 +60,8 @@ class TokenBatch:
     Over a whole document they sum up to its size. Where several tokens share one character, the first
     has all of its bytes.
     """
+    start: Int[Tensor, " batch"]
+    """Where each context begins among the tokens of its document or, packed, of its bundle; no BOS counts."""
     document_ids: tuple[str, ...]
     """Of the whole chunk, in order."""
 
@@ -72,6 +74,7 @@ class TokenBatch:
             document_index=self.document_index.to(device),
             is_scored=self.is_scored.to(device),
             byte_count=self.byte_count.to(device),
+            start=self.start.to(device),
         )
 
 
@@ -311,5 +314,6 @@ def _batch(pieces: Sequence[Piece], cutter: Cutter, document_ids: tuple[str, ...
         document_index=torch.from_numpy(document_index),
         is_scored=torch.from_numpy(is_scored),
         byte_count=torch.from_numpy(byte_count),
+        start=torch.tensor([piece.start for piece in pieces]),
         document_ids=document_ids,
     )

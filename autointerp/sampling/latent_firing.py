@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from autointerp.sampling.readings import BatchReconstruction
+from autointerp.checkpoints.sparse_latents import SparseLatents
+from autointerp.sampling.readings import TokenTable
 
 __all__ = ["FIRING_SCHEMA", "LatentFiring", "total_firing"]
 
@@ -35,9 +36,8 @@ class LatentFiring:
         self._tokens_fired = torch.zeros(latent_count, dtype=torch.long)
         self._pairs: list[Int[Tensor, " pair"]] = []
 
-    def update(self, batch: BatchReconstruction) -> None:
-        """Count the latents that are active on the batch's scored tokens."""
-        latents, tokens = batch.latents, batch.tokens
+    def update(self, tokens: TokenTable, latents: SparseLatents) -> None:
+        """Count the latents that are active on a batch's scored tokens."""
         token = torch.repeat_interleave(latents.active_count_per_token())
         counted = tokens.is_scored[token]
         indices = latents.indices.long()[counted]

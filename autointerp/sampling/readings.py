@@ -109,6 +109,8 @@ class TokenTable:
     """Place in its context, the first being 0."""
     is_scored: Bool[Tensor, " token"]
     """Whether it is a token of the text, not one that was put in."""
+    row: Int[Tensor, " token"]
+    """Place of its context in the batch."""
 
     @classmethod
     def of(cls, batch: TokenBatch) -> "TokenTable":
@@ -116,7 +118,8 @@ class TokenTable:
         flat_index = batch.attention_mask.reshape(-1).nonzero().squeeze(1)
         document = batch.document_index.reshape(-1)[flat_index].long()
         scored = batch.is_scored.reshape(-1)[flat_index] & (document >= 0)
-        return cls(flat_index, document, flat_index % batch.tokens.shape[1], scored)
+        width = batch.tokens.shape[1]
+        return cls(flat_index, document, flat_index % width, scored, flat_index // width)
 
 
 @dataclass(frozen=True, eq=False)

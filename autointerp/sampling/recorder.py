@@ -1,10 +1,13 @@
-"""One dictionary, batch by batch -> its observations of a chunk; what goes wrong is a row with a reason."""
+"""One dictionary, batch by batch -> its observations and firings; what goes wrong is a row with a reason."""
 
 from collections.abc import Iterable, Sequence
 
 import polars as pl
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
+from autointerp.checkpoints.sparse_latents import SparseLatents
 from autointerp.errors import AutointerpError, CheckpointError, SubjectError
 from autointerp.records import OBSERVATION_SCHEMA
 from autointerp.sampling.batch_passes import Ablated, BatchPasses
@@ -17,8 +20,12 @@ from autointerp.sampling.readings import (
     MetricFamily,
     SiteReading,
 )
+from autointerp.sampling.spill import DictionarySpill
 
-__all__ = ["Recorder"]
+__all__ = ["FIRINGS", "Recorder"]
+
+FIRINGS = "sampling.firings"
+"""What stands in the column `metric` of the row that says why a dictionary's firings could not be kept."""
 
 
 class Recorder:
@@ -31,9 +38,13 @@ class Recorder:
         metrics: Sequence[tuple[MetricFamily, ChunkMetric]],
         firing: LatentFiring,
         chunk_name: str,
+        *,
+        spill: DictionarySpill | None = None,
     ) -> None:
         self.checkpoint = checkpoint
-        self._wanted = wanted
+        self._wanted = wanted if spill is None else wanted | {FIRINGS}
+        """Metrics, and the firings where they are kept."""
+        self._spill = spill
         self._metrics = metrics
         self._firing = firing
         self._chunk_name = chunk_name
@@ -44,14 +55,24 @@ class Recorder:
         """Whether nothing is left to be measured."""
         return self._failures.keys() >= self._wanted
 
-    def update(self, work: BatchPasses, reading: SiteReading, ablated: Ablated) -> None:
-        """Reconstruct, substitute and let every family look; what goes wrong is kept as a reason."""
+    def update(self, work: BatchPasses, reading: SiteReading | None, ablated: Ablated | None) -> None:
+        """Encode, keep what fires and let every family look; what goes wrong is kept as a reason.
+
+        Args:
+            work: the batch.
+            reading: of the site where the dictionary is judged; None where no family looks.
+            ablated: losses with that site ablated; None where no family looks.
+        """
         try:
-            batch = self._reconstructed(work, reading, ablated)
-            with work.cost.step("metrics"):
-                self._firing.update(batch)
+            x = self._input(work)
+            batch = None
+            if reading is not None and ablated is not None:
+                batch = self._reconstructed(work, x, reading, ablated)
+            self._note(work, x, self._encoded(work, x) if batch is None else batch.latents)
         except (AutointerpError, ValueError, RuntimeError) as error:
             self._fail(self._wanted, error)
+            return
+        if batch is None:
             return
         with work.cost.step("metrics"):
             for family, metric in self._metrics:
@@ -60,19 +81,36 @@ class Recorder:
                 except (AutointerpError, ValueError, RuntimeError) as error:
                     self._fail(self._wanted.intersection(family.metrics), error)
 
-    def _reconstructed(
-        self, work: BatchPasses, reading: SiteReading, ablated: Ablated
-    ) -> BatchReconstruction:
+    def _input(self, work: BatchPasses) -> Float[Tensor, "token d_model"]:
         sae, reads = self.checkpoint.sae, self.checkpoint.reads
-        x = reading.x if reads == reading.site else work.activations(reads)
-        if (sae.d_model, sae.d_out) != (x.shape[1], reading.x.shape[1]):
-            raise CheckpointError(
-                f"d_model is {sae.d_model}, the site's width {x.shape[1]}"
-                if sae.d_model != x.shape[1]
-                else f"d_out is {sae.d_out}, the output site's width {reading.x.shape[1]}"
-            )
+        x = work.activations(reads)
+        if sae.d_model != x.shape[1]:
+            raise CheckpointError(f"d_model is {sae.d_model}, the site's width {x.shape[1]}")
         if not bool(torch.isfinite(x).all()):
             raise SubjectError("activations are not finite", where=f"site {reads}")
+        return x
+
+    def _encoded(self, work: BatchPasses, x: Float[Tensor, "token d_model"]) -> SparseLatents:
+        """What fires, without a reconstruction, which nobody wants."""
+        with work.cost.step("encoding"):
+            latents = self.checkpoint.sae.encode_sparse(x)
+        if not bool(torch.isfinite(latents.values).all()):
+            raise CheckpointError("its latents are not finite")
+        return latents
+
+    def _note(self, work: BatchPasses, x: Float[Tensor, "token d_model"], latents: SparseLatents) -> None:
+        with work.cost.step("metrics"):
+            self._firing.update(work.tokens, latents)
+        if self._spill is not None:
+            with work.cost.step("firings"):
+                self._spill.update(x, work.tokens, latents, _numbers(work))
+
+    def _reconstructed(
+        self, work: BatchPasses, x: Float[Tensor, "token d_model"], reading: SiteReading, ablated: Ablated
+    ) -> BatchReconstruction:
+        sae = self.checkpoint.sae
+        if sae.d_out != reading.x.shape[1]:
+            raise CheckpointError(f"d_out is {sae.d_out}, the output site's width {reading.x.shape[1]}")
         with work.cost.step("reconstruction"):
             x_hat, latents = sae.reconstruct_sparse(x)
         if not bool(torch.isfinite(x_hat).all()):
@@ -102,3 +140,14 @@ class Recorder:
     def firing(self) -> pl.DataFrame:
         """Rows of the latents that fired."""
         return self._firing.frame(self.checkpoint.name)
+
+    def shards(self, chunk: str) -> dict[str, pl.DataFrame]:
+        """Every firing, to be kept under these keys; none where something went wrong."""
+        if self._spill is None or FIRINGS in self._failures:
+            return {}
+        return self._spill.shards(chunk)
+
+
+def _numbers(work: BatchPasses) -> Int[Tensor, " batch"]:
+    assert work.context_numbers is not None  # the pass numbers contexts where it keeps firings
+    return work.context_numbers

@@ -42,7 +42,7 @@ def random_chunk(
     """
     room = context_length - prepend_bos
     pieces = [
-        (place, ids[start : start + room])
+        (place, start, ids[start : start + room])
         for place, ids in enumerate(documents.values())
         for start in range(0, len(ids), room)
     ]
@@ -62,16 +62,17 @@ def random_chunk(
 
 
 def _batch(
-    pieces: Sequence[tuple[int, list[int]]], document_ids: tuple[str, ...], *, prepend_bos: bool
+    pieces: Sequence[tuple[int, int, list[int]]], document_ids: tuple[str, ...], *, prepend_bos: bool
 ) -> TokenBatch:
-    width = max(len(ids) for _, ids in pieces) + prepend_bos
+    width = max(len(ids) for _, _, ids in pieces) + prepend_bos
     tokens = torch.full((len(pieces), width), BOS)
     document_index = torch.full_like(tokens, -1)
     mask = torch.zeros(len(pieces), width, dtype=torch.bool)
-    for row, (document, ids) in enumerate(pieces):
+    for row, (document, _, ids) in enumerate(pieces):
         text = slice(int(prepend_bos), len(ids) + prepend_bos)
         tokens[row, text] = torch.tensor(ids)
         document_index[row, text] = document
         mask[row, : text.stop] = True
     is_scored = document_index >= 0
-    return TokenBatch(tokens, mask, document_index, is_scored, is_scored.long(), document_ids)
+    starts = torch.tensor([start for _, start, _ in pieces])
+    return TokenBatch(tokens, mask, document_index, is_scored, is_scored.long(), starts, document_ids)

@@ -157,7 +157,7 @@ def test_metrics_that_need_losses_refuse_a_pass_without_them() -> None:
     empty, none = torch.zeros(0, dtype=torch.long), torch.zeros(0, 4)
     batch = BatchReconstruction(
         "it",
-        TokenTable(empty, empty, empty, empty.bool()),
+        TokenTable(empty, empty, empty, empty.bool(), empty),
         SiteReading("site", none, SiteMeans(torch.zeros(4), torch.zeros(4))),
         none,
         SparseLatents(empty, torch.zeros(0), torch.zeros(1, dtype=torch.long), 3),

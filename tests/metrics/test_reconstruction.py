@@ -27,7 +27,13 @@ def batch_of(x: torch.Tensor, sae: SparseAutoencoder, means: SiteMeans | None = 
     if means is None:
         means = SiteMeans(torch.full((x.shape[1],), 0.3).to(x), torch.linspace(-0.1, 0.1, x.shape[1]).to(x))
     places = torch.arange(len(x))
-    table = TokenTable(places, torch.zeros_like(places), places, torch.ones(len(x), dtype=torch.bool))
+    table = TokenTable(
+        places,
+        torch.zeros_like(places),
+        places,
+        torch.ones(len(x), dtype=torch.bool),
+        torch.zeros_like(places),
+    )
     x_hat, latents = sae.reconstruct_sparse(x)
     return BatchReconstruction("it", table, SiteReading("site", x, means), x_hat, latents, None)
 
@@ -184,7 +190,9 @@ def test_position_zero_measures_a_token_that_was_put_in_with_the_document_that_f
     document = torch.tensor([-1, 1, 1, -1, -1, 0, 0, 0, 0])
     position = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2])
     whole = batch_of(x[:9], sae)
-    batch = replace(whole, tokens=TokenTable(places, document, position, document >= 0))
+    batch = replace(
+        whole, tokens=TokenTable(places, document, position, document >= 0, torch.zeros_like(places))
+    )
     metrics = frozenset({"reconstruction.normalized_mse", "reconstruction.l0"})
     state = RECONSTRUCTION.start("it", ["a", "b"], metrics)
     state.update(batch)

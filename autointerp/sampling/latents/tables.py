@@ -73,7 +73,8 @@ EXAMPLES: dict[str, Any] = {
     "value": pl.Float32,  # activation there; null in silent text
     "begin": pl.UInt32,  # the window: positions begin <= p < end of the context
     "end": pl.UInt32,
-    "activations": pl.List(pl.Float32),  # over the window; all 0 in silent text
+    "fired": pl.List(pl.UInt32),  # positions in the window at which the latent fires; empty in silent text
+    "activations": pl.List(pl.Float32),  # its activations there, one for each of `fired`
     "population": pl.UInt32,
     "weight": pl.Float64,
 }

@@ -7,7 +7,7 @@ whole.
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -90,7 +90,7 @@ class Sampler(Protocol):
         """Take a chunk in; keep at most a fixed number of rows per latent, split and stratum."""
         ...
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "Sampler") -> None:
         """Take in what another one kept of other chunks, as if `add` had seen them here."""
         ...
 

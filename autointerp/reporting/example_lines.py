@@ -1,0 +1,141 @@
+"""Example -> a few lines of text around its focus, each token shaded by its activation.
+
+Where there is no colour, brackets say the same: «the drawn firing», ‹others›. A space before a word stays
+outside of both.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from autointerp.reporting.example_groups import Example
+from autointerp.reporting.token_text import cut, visible
+
+__all__ = ["SHADES", "example_lines", "shade_of"]
+
+SHADES = ("#7d7566", "#94794a", "#b07c33", "#d2821e", "#ff8c1a")
+"""Backgrounds for the fifths of the maximum: stronger is brighter and more vivid, so that the order is seen on dark
+and on light terminals. The text on all of them is black."""
+_FOCUS_STYLE = "bold underline"
+_BEFORE = 2
+"""Tokens taken before the focus for each taken behind it: a latent has seen only what is before it."""
+_CUT_MARK = "…"
+
+
+@dataclass(frozen=True)
+class _Piece:
+    space: str
+    word: str
+    style: str
+
+    @property
+    def width(self) -> int:
+        return cell_len(self.space) + cell_len(self.word)
+
+
+def shade_of(activation: float, maximum: float) -> int | None:
+    """Which fifth of the maximum the magnitude lies in, 0 to 4; None where it is 0."""
+    if activation == 0 or maximum <= 0:
+        return None
+    return min(int(abs(activation) / maximum * len(SHADES)), len(SHADES) - 1)
+
+
+def example_lines(
+    example: Example,
+    *,
+    width: int,
+    maximum: float,
+    is_marked: bool,
+    shows_focus: bool = True,
+    lines: int = 2,
+) -> list[Text]:
+    """At most `lines` lines, each at most `width` columns wide; where text was left out stands `…`.
+
+    Args:
+        example: whose window is shown; the focus always is.
+        width: at least 8.
+        maximum: of the latent's |activation|; shades are relative to it.
+        is_marked: brackets instead of colours.
+        shows_focus: whether the focus is underlined (or in brackets); a place that was drawn blindly need not be.
+        lines: how many.
+    """
+    largest = max(maximum, max(map(abs, example.activations), default=0.0))
+    pieces = [
+        _piece(
+            visible(text),
+            shade=shade_of(activation, largest),
+            is_focus=shows_focus and index == example.focus,
+            is_marked=is_marked,
+            width=width - 2 * cell_len(_CUT_MARK),
+        )
+        for index, (text, activation) in enumerate(zip(example.tokens, example.activations, strict=True))
+    ]
+    first, last = _shown_range(pieces, example.focus, width=width, lines=lines)
+    return [_line(line) for line in _wrapped(_with_cut_marks(pieces, first, last), width)]
+
+
+def _piece(text: str, *, shade: int | None, is_focus: bool, is_marked: bool, width: int) -> _Piece:
+    word = text.lstrip(" ") or text
+    space = text[: len(text) - len(word)]
+    space = space if len(space) <= width // 2 else _CUT_MARK
+    style = "" if shade is None or is_marked else f"black on {SHADES[shade]}"
+    brackets = ("«", "»") if is_focus else ("‹", "›")
+    if is_marked and (is_focus or shade is not None):
+        word = f"{brackets[0]}{cut(word, width - len(space) - 2)}{brackets[1]}"
+    elif is_focus:
+        style = f"{_FOCUS_STYLE} {style}".strip()
+    return _Piece(space, cut(word, width - len(space)), style)
+
+
+def _shown_range(pieces: Sequence[_Piece], focus: int, *, width: int, lines: int) -> tuple[int, int]:
+    """The tokens around the focus that fit, two before it for one behind it while both sides last."""
+    first, last = focus, focus + 1
+
+    def fits(first: int, last: int) -> bool:
+        return len(_wrapped(_with_cut_marks(pieces, first, last), width)) <= lines
+
+    can_left, can_right = first > 0, last < len(pieces)
+    turn = 0
+    while can_left or can_right:
+        takes_left = can_left and (turn < _BEFORE or not can_right)
+        turn = (turn + 1) % (_BEFORE + 1)
+        wider = (first - 1, last) if takes_left else (first, last + 1)
+        if fits(*wider):
+            first, last = wider
+        elif takes_left:
+            can_left = False
+            continue
+        else:
+            can_right = False
+            continue
+        can_left, can_right = can_left and first > 0, can_right and last < len(pieces)
+    return first, last
+
+
+def _with_cut_marks(pieces: Sequence[_Piece], first: int, last: int) -> list[_Piece]:
+    mark = _Piece("", _CUT_MARK, "dim")
+    before, after = [mark] * (first > 0), [mark] * (last < len(pieces))
+    return [*before, *pieces[first:last], *after]
+
+
+def _wrapped(pieces: Sequence[_Piece], width: int) -> list[list[_Piece]]:
+    """Lines broken between tokens."""
+    lines: list[list[_Piece]] = [[]]
+    used = 0
+    for piece in pieces:
+        if used and used + piece.width > width:
+            lines.append([])
+            used = 0
+        lines[-1].append(piece)
+        used += piece.width
+    return lines
+
+
+def _line(pieces: Sequence[_Piece]) -> Text:
+    line = Text(no_wrap=True, end="")
+    for piece in pieces:
+        line.append(piece.space)
+        line.append(piece.word, piece.style)
+    return line

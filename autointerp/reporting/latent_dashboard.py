@@ -1,0 +1,201 @@
+"""LatentView or LatentList -> what a terminal shows of it. Nothing in a text is taken for markup or an escape."""
+
+import itertools
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from autointerp.records import LatentCoverage
+from autointerp.reporting import numbers
+from autointerp.reporting.example_groups import Example, ExampleGroup
+from autointerp.reporting.example_lines import SHADES, example_lines
+from autointerp.reporting.latent_list import LatentList, ListedLatent
+from autointerp.reporting.latent_panels import frequency, panel_lines, share, strength
+from autointerp.reporting.latent_view import LatentView
+from autointerp.reporting.token_text import cut, quoted, visible
+
+__all__ = ["latent_dashboard", "latent_table"]
+
+_NARROWEST = 40
+_SPLIT_WIDTH, _VALUE_WIDTH = 8, 7
+_MARGIN = 2 + _SPLIT_WIDTH + 1 + _VALUE_WIDTH + 2
+_BLIND = frozenset({"silent", "similar"})
+"""Samplers that draw a context, and then any place in it: that place is not marked."""
+
+
+def latent_dashboard(view: LatentView, *, width: int, is_marked: bool) -> RenderableType:
+    """Everything about one latent, no line wider than `width` columns (at least 40).
+
+    Args:
+        view: the latent.
+        width: of the terminal.
+        is_marked: brackets around the tokens on which it fires, where there are no colours to shade them.
+    """
+    width = max(width, _NARROWEST)
+    lines = [_title(view), Text(_in_words(view))]
+    lines += [Text(remark, "yellow") for remark in _remarks(view)]
+    if view.status != "dead":
+        lines += [Text(), *panel_lines(view, width=width)]
+    if view.groups:
+        lines += [Text(), _legend(is_marked=is_marked)]
+    for _name, groups in itertools.groupby(view.groups, key=lambda group: group.sampler):
+        lines += _sampler_lines(view, list(groups), width=width, is_marked=is_marked)
+    return Group(*lines, Text(), Text(_coverage_words(view.coverage), "dim"))
+
+
+def latent_table(listing: LatentList, *, width: int) -> RenderableType:
+    """The sampled latents of a dictionary, one a row, and how to look at one of them."""
+    room = max(width, _NARROWEST)
+    shows_promoted = room >= 80
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0), width=None)
+    table.add_column("latent", justify="right", no_wrap=True)
+    table.add_column("fires on", justify="right", no_wrap=True)
+    table.add_column("documents", justify="right", no_wrap=True)
+    table.add_column("at the peak", no_wrap=True, overflow="ellipsis")
+    if shows_promoted:
+        table.add_column("promotes", no_wrap=True, overflow="ellipsis", max_width=room // 3)
+    table.add_column("examples", justify="right", no_wrap=True)
+    for latent in listing.latents:
+        table.add_row(*_list_cells(latent, shows_promoted=shows_promoted))
+    shown, total = len(listing.latents), listing.sampled_count
+    more = f"the first {numbers.count(shown)} of {numbers.count(total)}" if shown < total else f"all {total}"
+    title = Text("sampled latents of ").append(visible(listing.checkpoint), "bold").append(f", {more}")
+    hint = "--latent I shows one of them, --latent random any" + (
+        f"; --examples {total} lists all" if shown < total else ""
+    )
+    coverage = Text(_coverage_words(listing.coverage), "dim")
+    return Group(title, Text(), table, Text(), Text(hint, "dim"), coverage)
+
+
+def _list_cells(latent: ListedLatent, *, shows_promoted: bool) -> list[Text]:
+    peak = Text("–", "dim")
+    if latent.peak_token is not None:
+        peak = Text(cut(quoted(latent.peak_token), 16))
+        peak.append(f" {share(latent.peak_share or 0.0)}", "dim")
+    promoted = [Text("  ".join(cut(quoted(text), 14) for text in latent.promoted))] if shows_promoted else []
+    examples = Text(
+        numbers.count(latent.example_count)
+        if latent.status == "live" or latent.example_count
+        else latent.status
+    )
+    return [
+        Text(str(latent.latent), "bold"),
+        Text(frequency(latent.density)),
+        Text(numbers.count(latent.documents_fired)),
+        peak,
+        *promoted,
+        examples,
+    ]
+
+
+def _title(view: LatentView) -> Text:
+    title = Text(f"latent {view.latent}", "bold").append(" of ", "not bold")
+    title.append(visible(view.checkpoint))
+    tags = [view.status] if view.status != "live" else []
+    tags += ["ultra-dense"] if view.is_ultra_dense else []
+    tags += [] if view.is_sampled else ["not sampled"]
+    return title.append("".join(f" · {tag}" for tag in tags), "not bold yellow")
+
+
+def _in_words(view: LatentView) -> str:
+    firing = view.firing
+    if not firing.tokens_fired:
+        text = f"of the {numbers.count(firing.token_count)} tokens" if firing.token_count else "of the tokens"
+        return f"fires on none {text} of this run"
+    if (median := firing.quantiles.get("q50")) is not None:
+        typical = f"{strength(median)} in the median"
+    else:
+        typical = f"{strength(firing.mean)} in the mean"
+    return (
+        f"fires on {frequency(firing.density)}{' of' if firing.density >= 0.1 else ''} tokens, in "
+        f"{numbers.count(firing.documents_fired)} of {numbers.count(firing.document_count)} documents; "
+        f"its activation is {typical}, at most {strength(firing.maximum)}"
+    )
+
+
+def _remarks(view: LatentView) -> list[str]:
+    remarks = []
+    if view.reason:
+        remarks.append(f"{view.status}: {visible(view.reason)}")
+    if not view.is_sampled:
+        others = numbers.count(view.coverage.sampled_count or 0)
+        remarks.append(
+            f"It was not among the {others} sampled latents, so there is no more of it. To sample it: "
+            f"autointerp evaluate ... --set sampling.latents=[{view.latent}]"
+        )
+    return remarks
+
+
+def _legend(*, is_marked: bool) -> Text:
+    legend = Text("Examples", "bold")
+    if is_marked:
+        return legend.append("   «drawn» and ‹other› tokens on which it fires", "not bold dim")
+    legend.append("   share of its maximum:", "not bold dim")
+    for index, shade in enumerate(SHADES):
+        legend.append(" ")
+        legend.append(f" to {20 * (index + 1)} % ", f"not bold black on {shade}")
+    return legend.append("  ").append("drawn", "underline").append(" token", "not bold dim")
+
+
+def _sampler_lines(
+    view: LatentView, groups: Sequence[ExampleGroup], *, width: int, is_marked: bool
+) -> list[Text]:
+    head = groups[0]
+    heading = Text("\n").append(visible(head.sampler), "bold")
+    if not any(group.kept for group in groups):
+        why = "none of this latent" if head.is_in_run else "none in this run"
+        return [Text(f"\n{visible(head.sampler)}: {why}", "dim")]
+    if head.meaning:
+        heading.append(f"  {head.meaning}", "not bold")
+    if head.stratum_count == 1:
+        heading.append(f" {_drawn_words(head)}", "dim")
+    lines = [heading]
+    for group in groups:
+        if group.stratum_count > 1:
+            lines.append(Text(f"  {_stratum_words(group)}: {_drawn_words(group)}", "dim"))
+        for example in group.examples:
+            lines += _example_rows(view, group, example, width=width, is_marked=is_marked)
+    return lines
+
+
+def _stratum_words(group: ExampleGroup) -> str:
+    ends = {0: ", the weakest", group.stratum_count - 1: ", the strongest"}
+    return f"range {group.stratum + 1} of {group.stratum_count}{ends.get(group.stratum, '')}"
+
+
+def _drawn_words(group: ExampleGroup) -> str:
+    shown, kept = numbers.count(len(group.examples)), numbers.count(group.kept)
+    return f"{shown} of {kept} drawn from {numbers.count(group.population)}"
+
+
+def _example_rows(
+    view: LatentView, group: ExampleGroup, example: Example, *, width: int, is_marked: bool
+) -> list[Text]:
+    margin = Text(f"  {example.split:<{_SPLIT_WIDTH}} ", "dim", no_wrap=True)
+    value = "silent" if example.value is None else strength(example.value)
+    margin.append(f"{value:>{_VALUE_WIDTH}}  ", "dim" if example.value is None else "not dim")
+    texts = example_lines(
+        example,
+        width=width - _MARGIN,
+        maximum=view.firing.maximum,
+        is_marked=is_marked,
+        shows_focus=group.sampler not in _BLIND,
+    )
+    indent = Text(" " * _MARGIN, no_wrap=True)
+    return [(indent if index else margin).copy().append_text(text) for index, text in enumerate(texts)]
+
+
+def _coverage_words(coverage: LatentCoverage) -> str:
+    total, live = coverage.latent_count or 0, coverage.live_count or 0
+    scorable, sampled = coverage.scorable_count or 0, coverage.sampled_count or 0
+    of_all = "" if coverage.scorable_fraction is None else f" ({share(coverage.scorable_fraction)})"
+    mass = coverage.scorable_mass_fraction
+    of_mass = "" if mass is None else f"; these hold {share(mass)} of all activation"
+    return (
+        f"Of {numbers.count(total)} latents {numbers.count(live)} fire, and {numbers.count(scorable)}{of_all} in "
+        f"enough documents to be explained and scored{of_mass}. {numbers.count(sampled)} are sampled, "
+        f"{numbers.count(coverage.sampled_scorable_count or 0)} of them scorable: they speak for no others."
+    )

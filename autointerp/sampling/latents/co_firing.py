@@ -1,0 +1,167 @@
+"""A chunk's firings -> with which other latents each chosen latent fires on the same token, and how closely."""
+
+from typing import Self
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int64, Integer, UInt32
+from scipy import sparse
+
+from autointerp.sampling.latents.bounded_counts import BoundedCounts
+
+__all__ = ["CO_FIRING_SCHEMA", "CoFiring"]
+
+CO_FIRING_SCHEMA = {
+    "latent": pl.UInt32,
+    "rank": pl.UInt32,  # from 0
+    "other": pl.UInt32,
+    "value": pl.Float64,  # share of the latent's firings on which `other` fires too
+    "lift": pl.Float64,  # that share over the density of `other`; above 1
+    "undercount": pl.UInt32,  # by how many firings the count behind `value` may fall short; 0: exact
+}
+
+_WORK_LIMIT = 20_000_000  # entries of a product at a time; about 8 bytes each
+
+
+class CoFiring:
+    """Counts, for chosen latents, of the tokens on which each other latent fires as well.
+
+    The counts of a chunk are a product of two 0/1 matrices, (chosen x tokens) by (tokens x latents), computed for
+    some chosen latents at a time, so that a product has at most 20 million entries, or one row.
+
+    Memory: that, 16 bytes per firing on the tokens concerned, and at most `cap` others of about 30 bytes per
+    chosen latent. Cost: one step per pair of firings on one token of which the first is a chosen latent's.
+    """
+
+    def __init__(
+        self, chosen: UInt32[np.ndarray, " chosen"], latent_count: int, *, keep: int = 1024, cap: int = 4096
+    ) -> None:
+        """Start with no firing.
+
+        Args:
+            chosen: latents to count for.
+            latent_count: of the dictionary.
+            keep: as in BoundedCounts, of each chosen latent. What is dropped matters little: see `frame`.
+            cap: likewise.
+        """
+        self._chosen = np.unique(chosen)
+        self._latent_count = latent_count
+        self._counts = BoundedCounts({"latent": pl.UInt32}, keep=keep, cap=cap)
+
+    def add(
+        self, latent: UInt32[np.ndarray, " firing"], token_number: Integer[np.ndarray, " firing"]
+    ) -> None:
+        """Take in a chunk's firings, those of all latents.
+
+        A chunk may be handed over in blocks of tokens, each with all the firings on them.
+
+        Args:
+            latent: sorted.
+            token_number: >= 0, one number per token of the chunk (such as row * width + position); a pair of
+                latent and token occurs once.
+
+        Raises:
+            ValueError: the firings are not sorted by latent.
+        """
+        if (latent[1:] < latent[:-1]).any():
+            raise ValueError("firings must be sorted by latent")
+        is_chosen = np.zeros(self._latent_count, bool)
+        is_chosen[self._chosen] = True
+        tokens, row = np.unique(token_number[is_chosen[latent]], return_inverse=True)
+        per_chosen = np.diff(np.searchsorted(latent, [self._chosen, self._chosen + 1], side="left"), axis=0)[
+            0
+        ]
+        chosen_by_token = sparse.csr_array(
+            (np.ones(row.size, np.int32), row, np.append(0, np.cumsum(per_chosen))),
+            shape=(len(self._chosen), len(tokens)),
+        )
+        token_by_latent = self._on_tokens(tokens, latent, token_number)
+        work = np.minimum(chosen_by_token @ np.diff(token_by_latent.indptr), self._latent_count)
+        for block in _blocks(work):
+            self._counts.add(self._pairs(chosen_by_token[block] @ token_by_latent, self._chosen[block]))
+
+    def merge(self, other: Self) -> None:
+        """Take in what was counted of other tokens, for the same chosen latents.
+
+        Raises:
+            ValueError: the chosen latents or the dictionary's size are others.
+        """
+        if self._latent_count != other._latent_count or not np.array_equal(self._chosen, other._chosen):
+            raise ValueError("counts of other chosen latents do not add up")
+        self._counts.merge(other._counts)
+
+    def frame(
+        self, tokens_fired: Integer[np.ndarray, " latent"], token_count: int, rank_count: int = 10
+    ) -> pl.DataFrame:
+        """The latents that each chosen one fires together with most closely: CO_FIRING_SCHEMA.
+
+        With N tokens, n and m firings of the two latents and c of both, value = c / n and lift = c N / (n m).
+        They are ranked by the phi coefficient, the correlation of the two 0/1 sequences of firing or not:
+
+            phi = (c N - n m) / sqrt(n m (N - n) (N - m)),  in [-1, 1]
+
+        By `value` latents that fire nearly everywhere would come first for every latent, by `lift` (or pointwise
+        mutual information) those that fired once, by chance; phi holds down both. Li et al. 2025 ("The geometry
+        of concepts: sparse autoencoder feature structure", Entropy 27, 344; arXiv 2410.19750) compare measures
+        of co-occurrence of latents and use it. Only others with phi > 0 are listed, more than chance would have:
+        there are none for a latent that fires on every token. Ties: larger value, then smaller index.
+
+        Where others were dropped as rare they cannot have ranked high: as phi falls when m grows and m >= c,
+        phi <= sqrt(c / n) of any of them, and c is at most the bound of the drop.
+
+        Args:
+            tokens_fired: of every latent, on the tokens that were added.
+            token_count: how many those are, with firings or without; below 3 * 10^9.
+            rank_count: how many others to list of each chosen latent.
+
+        Returns:
+            By latent and rank.
+        """
+        fired = tokens_fired.astype(np.int64)
+        pairs = self._counts.counts().rename({"item": "other", "count": "c"})
+        ns = pl.Series(fired[pairs["latent"].to_numpy()])
+        ms = pl.Series(fired[pairs["other"].to_numpy()])
+        n, m, c = pl.col("n"), pl.col("m"), pl.col("c")
+        excess = c * token_count - n * m
+        spread = (n * m).cast(pl.Float64) * ((token_count - n) * (token_count - m)).cast(pl.Float64)
+        value = c / n
+        ranked = (
+            pairs.with_columns(n=ns, m=ms)
+            .filter(excess > 0)
+            .with_columns(value=value, lift=value * token_count / m, phi=excess / spread.sqrt())
+            .sort("latent", "phi", "value", "other", descending=[False, True, True, False])
+            .with_columns(rank=pl.int_range(pl.len()).over("latent"))
+        )
+        listed = ranked.filter(pl.col("rank") < rank_count)
+        return listed.select(*CO_FIRING_SCHEMA).cast(CO_FIRING_SCHEMA)  # type: ignore[arg-type]
+
+    def _on_tokens(
+        self,
+        tokens: Integer[np.ndarray, " token"],
+        latent: UInt32[np.ndarray, " firing"],
+        token_number: Integer[np.ndarray, " firing"],
+    ) -> sparse.csr_array:
+        """Which latents fire on each of the tokens: 1 where one does."""
+        row = np.searchsorted(tokens, token_number)
+        is_there = row < len(tokens)
+        is_there[is_there] = tokens[row[is_there]] == token_number[is_there]
+        row, column = row[is_there], latent[is_there].astype(np.int64)
+        ones = np.ones(row.size, np.int32)
+        return sparse.csr_array((ones, (row, column)), shape=(len(tokens), self._latent_count))
+
+    @staticmethod
+    def _pairs(product: sparse.csr_array, chosen: UInt32[np.ndarray, " some"]) -> pl.DataFrame:
+        """The product's entries as rows, less the diagonal."""
+        entries = product.tocoo()
+        latent, other = chosen[entries.row], entries.col.astype(np.int64)
+        is_other = latent != other
+        columns = {"latent": latent[is_other], "item": other[is_other], "count": entries.data[is_other]}
+        return pl.DataFrame(columns)
+
+
+def _blocks(work: Int64[np.ndarray, " chosen"]) -> list[slice]:
+    """Consecutive rows with at most _WORK_LIMIT entries together, or one row."""
+    block = np.cumsum(work) // _WORK_LIMIT
+    bounds = np.flatnonzero(np.diff(block)) + 1
+    edges = [0, *bounds.tolist(), len(work)]
+    return [slice(low, high) for low, high in zip(edges, edges[1:], strict=False) if low < high]

@@ -1,0 +1,70 @@
+"""Contexts -> uniformly random ones in which a latent is silent."""
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float64, Int64, UInt32
+
+from autointerp.sampling.samplers.chunk_contexts import silent_rows
+from autointerp.sampling.samplers.hashing import hashed, uniform
+from autointerp.sampling.samplers.reservoir import SHARE_OF_POPULATION, Reservoir, as_sample
+from autointerp.sampling.samplers.sampler import ChunkView
+from autointerp.sampling.samplers.silent_blocks import SilentBlocks
+
+__all__ = ["SilentSampler"]
+
+
+class SilentSampler:
+    """`count` contexts of each latent and split in which it fires nowhere, uniformly random.
+
+    The focus is a uniformly random scored position, so that its place tells nothing. The population is the
+    number of silent contexts with a scored token, the weight population / kept. A document that is twice in
+    the corpus counts twice (once where both copies fall into one chunk), but is drawn at most once.
+
+    Cost: one hash per latent and context. Memory: a block of 32 MB and its hashes, and a `Reservoir`.
+    """
+
+    name = "silent"
+    is_silent = True
+
+    def __init__(self, *, latents: UInt32[np.ndarray, " latent"], count: int, seed: int) -> None:
+        """Start empty. `latents` are sorted."""
+        self._latents = latents
+        self._count = count
+        self._seed = seed
+        self._reservoir = Reservoir(count, is_one_per_context=True)
+
+    def add(self, chunk: ChunkView) -> None:
+        """Take the chunk's silent contexts in."""
+        blocks = SilentBlocks(chunk, self._latents)
+        contexts = blocks.contexts
+
+        def keys(
+            rows: slice, _split: int, members: Int64[np.ndarray, " context"]
+        ) -> Float64[np.ndarray, "latent context"]:
+            return uniform(
+                hashed(self._seed, self.name, self._latents[rows, None], contexts.ids[None, members])
+            )
+
+        frames = []
+        for pairs in blocks.candidates(self._reservoir, count=self._count, keys=keys):
+            latent, context = self._latents[pairs.latent_row], pairs.context_row
+            position = contexts.random_positions(self._seed, f"{self.name} focus", latent, context)
+            frames.append(
+                silent_rows(
+                    latent=latent,
+                    split=np.full(len(latent), pairs.split),
+                    context=contexts.ids[context],
+                    position=position,
+                    key=pairs.key,
+                )
+            )
+        if frames:
+            self._reservoir.add(pl.concat(frames), population=blocks.population())
+
+    def merge(self, other: "SilentSampler") -> None:
+        """Take in what another one kept of other chunks."""
+        self._reservoir.merge(other._reservoir)
+
+    def sample(self) -> pl.DataFrame:
+        """SAMPLE_SCHEMA, without values."""
+        return as_sample(self._reservoir.kept(), weight=SHARE_OF_POPULATION)

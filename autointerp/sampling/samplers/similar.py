@@ -1,0 +1,118 @@
+"""Embeddings of contexts -> the silent ones that are most like a latent's firing contexts."""
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt32
+
+from autointerp.sampling.samplers.chunk_contexts import silent_rows
+from autointerp.sampling.samplers.reservoir import Reservoir, as_sample
+from autointerp.sampling.samplers.sampler import ChunkView
+from autointerp.sampling.samplers.silent_blocks import SilentBlocks, SilentPairs
+
+__all__ = ["SimilarSampler"]
+
+_DECIMALS = 6  # of the cosine: what float32 embeddings bear out
+_SLACK = 1e-4  # a float32 product of unit vectors is off by less
+
+
+class SimilarSampler:
+    """The `count` silent contexts of each latent and split whose embedding is nearest to its query.
+
+    Near is a large cosine between the query and the context's embedding less the centre, rounded to six
+    decimals; ties go to the smaller context id. The focus is a uniformly random scored position. The
+    population is the number of silent contexts with a direction; no probability sample, so the weight is
+    null.
+
+    Gives nothing for a latent and split whose query is all zero or not finite, for contexts whose embedding
+    is the centre or not finite, and for chunks without embeddings. Cost: a float32 matrix product per chunk,
+    which finds the candidates, and a float64 product per candidate, which no block size changes. Memory:
+    blocks of 32 MB, and a `Reservoir`.
+    """
+
+    name = "similar"
+    is_silent = True
+
+    def __init__(
+        self,
+        *,
+        latents: UInt32[np.ndarray, " latent"],
+        count: int,
+        seed: int,
+        queries: Float32[np.ndarray, "latent split width"],
+        centre: Float32[np.ndarray, " width"],
+    ) -> None:
+        """Start empty.
+
+        Args:
+            latents: The chosen ones, sorted.
+            count: Rows kept per latent and split.
+            seed: Of the places of the focus.
+            queries: One per latent and split, as differences from the centre.
+            centre: The mean embedding.
+        """
+        self._latents = latents
+        self._count = count
+        self._seed = seed
+        self._centre = centre.astype(np.float64)
+        self._queries, self._has_query = _unit(queries.astype(np.float64))
+        self._reservoir = Reservoir(count, is_one_per_context=True)
+
+    def add(self, chunk: ChunkView) -> None:
+        """Take the chunk's silent contexts in."""
+        if chunk.embeddings is None:
+            return
+        directions, has_direction = _unit(chunk.embeddings - self._centre)
+        usable = ChunkView(
+            contexts=chunk.contexts.filter(pl.Series(has_direction)),
+            firings=chunk.firings,
+            peaks=chunk.peaks,
+            embeddings=None,
+            near_misses=chunk.near_misses,
+        )
+        blocks = SilentBlocks(usable, self._latents)
+        directions = directions[has_direction][blocks.contexts.chunk_row]
+        rough = directions.astype(np.float32)
+
+        def keys(
+            rows: slice, split: int, members: Int64[np.ndarray, " context"]
+        ) -> Float64[np.ndarray, "latent context"]:
+            block = -(self._queries[rows, split].astype(np.float32) @ rough[members].T).astype(np.float64)
+            block[~self._has_query[rows, split]] = np.nan
+            return block
+
+        candidates = blocks.candidates(self._reservoir, count=self._count, keys=keys, slack=_SLACK)
+        frames = [self._rows(pairs, blocks, directions) for pairs in candidates]
+        if frames:
+            self._reservoir.add(pl.concat(frames), population=blocks.population(self._has_query))
+
+    def _rows(
+        self, pairs: SilentPairs, blocks: SilentBlocks, directions: Float64[np.ndarray, "context width"]
+    ) -> pl.DataFrame:
+        """Exact keys. Each cosine is summed on its own, so no block size changes it."""
+        latent, context = self._latents[pairs.latent_row], pairs.context_row
+        products = self._queries[pairs.latent_row, pairs.split] * directions[context]
+        return silent_rows(
+            latent=latent,
+            split=np.full(len(latent), pairs.split),
+            context=blocks.contexts.ids[context],
+            position=blocks.contexts.random_positions(self._seed, f"{self.name} focus", latent, context),
+            key=-np.round(products.sum(axis=1), _DECIMALS),
+        )
+
+    def merge(self, other: "SimilarSampler") -> None:
+        """Take in what another one kept of other chunks."""
+        self._reservoir.merge(other._reservoir)
+
+    def sample(self) -> pl.DataFrame:
+        """SAMPLE_SCHEMA, without values."""
+        return as_sample(self._reservoir.kept())
+
+
+def _unit(
+    vectors: Float[np.ndarray, "*batch width"],
+) -> tuple[Float64[np.ndarray, "*batch width"], Bool[np.ndarray, "*batch"]]:
+    """Vectors of length 1, and which of them have a direction; the others are zero."""
+    length = np.sqrt((vectors * vectors).sum(axis=-1))
+    has_direction = np.isfinite(length) & (length > 0)
+    safe = np.where(has_direction, length, 1.0)[..., None]
+    return np.where(has_direction[..., None], vectors / safe, 0.0), has_direction
