@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -139,6 +139,51 @@ def inspect(
             _print_pairs({"checkpoint": source.shown} | inspection(loaded))
     if failed is not None:
         raise typer.Exit(failed.exit_code)
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="A run directory, or its report.json.")],
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="Its name in the report; needed if there are several.")
+    ] = None,
+    latent: Annotated[
+        str | None,
+        typer.Option("--latent", help="Index, or `random`; default: a list of the sampled latents."),
+    ] = None,
+    sampler: Annotated[
+        list[str] | None, typer.Option("--sampler", help="Examples of this sampler only. Repeatable.")
+    ] = None,
+    split: Annotated[
+        Literal["explain", "validate", "score"] | None,
+        typer.Option("--split", help="Examples of this split only."),
+    ] = None,
+    examples: Annotated[
+        int | None, typer.Option("--examples", help="Of each group: 5; rows of the list: 20.", min=1)
+    ] = None,
+    width: Annotated[int | None, typer.Option("--width", help="Columns; default: the terminal's.", min=40)] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of `--latent random`.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Show one latent: how often and where it fires, what it promotes, examples; or list the sampled ones."""
+    from autointerp.reporting.latent_dashboard import look_up, rendered
+    from autointerp.reporting.latent_json import latent_json
+
+    found = look_up(
+        run,
+        checkpoint=checkpoint,
+        latent=latent,
+        samplers=tuple(sampler or ()),
+        split=split,
+        examples=examples,
+        seed=seed,
+    )
+    if as_json:
+        _say(latent_json(found))
+        return
+    console = Console(width=width)
+    has_colors = console.color_system is not None and not console.no_color
+    _print_table(console, rendered(found, width=console.width, is_marked=not has_colors))
 
 
 @app.command()
@@ -328,7 +373,7 @@ def _is_shape(value: list[object] | tuple[object, ...]) -> bool:
     return bool(value) and all(isinstance(part, int) for part in value)
 
 
-def _print_table(console: Console, table: Table) -> None:
+def _print_table(console: Console, table: RenderableType) -> None:
     """Names of checkpoints come from outside; styles stay apart from texts until drawn."""
     segments = console.render(table)
     console.print(Segments(Segment(_printable(text), style) for text, style, _ in segments), end="")
@@ -336,7 +381,7 @@ def _print_table(console: Console, table: Table) -> None:
 
 def _printable(text: str) -> str:
     """What a file says may hold terminal escapes; they are shown as U+FFFD, never sent."""
-    return "".join(c if c.isprintable() or c in "\n\u00a0" else "\ufffd" for c in text)
+    return "".join(c if c.isprintable() or c in "\n\u00a0\u202f" else "\ufffd" for c in text)
 
 
 def _say(text: str) -> None:

@@ -39,7 +39,7 @@ def spill_plan(suite_seed: int, section: SamplingSection, entries: Sequence[Meas
         entry.summary.name: followed_latents(choice, entry.summary.latent_count, seed=suite_seed)
         for entry in entries
     }
-    return SpillPlan(followed, near_miss_count=section.examples)
+    return SpillPlan(followed)
 
 
 def sample_latents(

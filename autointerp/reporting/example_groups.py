@@ -12,7 +12,7 @@ from autointerp.sampling.samplers.catalogue import SAMPLER_NAMES
 __all__ = ["Example", "ExampleChoice", "ExampleGroup", "example_groups"]
 
 _READING_ORDER = ("uniform", "quantiles", "top", "importance")
-"""First what is random, then what was chosen for its strength; silent text follows in the catalogue's order."""
+"""First what is random, then what was chosen for its strength; silent text follows."""
 _SPLITS = {"explain": 0, "validate": 1, "score": 2}
 _GROUP = ["sampler", "stratum"]
 
@@ -89,7 +89,7 @@ def example_groups(
     in_split = [] if choice.split is None else [pl.col("split") == choice.split]
     rows = tables.query("examples", own, pl.col("sampler").is_in(names), *in_split)
     _require_windows(tables, rows)
-    sizes = {row["sampler"], row["stratum"]: row for row in _sizes(rows).iter_rows(named=True)}
+    sizes = {(row["sampler"], row["stratum"]): row for row in _sizes(rows).iter_rows(named=True)}
     shown = _examples(tables, _chosen(rows, choice.count))
     groups = []
     for name in names:

@@ -16,8 +16,8 @@ from autointerp.reporting.token_text import cut, visible
 __all__ = ["SHADES", "example_lines", "shade_of"]
 
 SHADES = ("#7d7566", "#94794a", "#b07c33", "#d2821e", "#ff8c1a")
-"""Backgrounds for the fifths of the maximum: stronger is brighter and more vivid, so that the order is seen on dark
-and on light terminals. The text on all of them is black."""
+"""Backgrounds for the fifths of the maximum, with black text. Stronger is brighter and more vivid, so that
+the order is seen on dark and on light terminals."""
 _FOCUS_STYLE = "bold underline"
 _BEFORE = 2
 """Tokens taken before the focus for each taken behind it: a latent has seen only what is before it."""
@@ -58,7 +58,7 @@ def example_lines(
         width: at least 8.
         maximum: of the latent's |activation|; shades are relative to it.
         is_marked: brackets instead of colours.
-        shows_focus: whether the focus is underlined (or in brackets); a place that was drawn blindly need not be.
+        shows_focus: whether the focus is underlined, or in brackets.
         lines: how many.
     """
     largest = max(maximum, max(map(abs, example.activations), default=0.0))

@@ -1,4 +1,4 @@
-"""LatentView or LatentList -> what a terminal shows of it. Nothing in a text is taken for markup or an escape."""
+"""LatentView or LatentList -> what a terminal shows of it; no text is taken for markup or an escape."""
 
 import itertools
 from collections.abc import Sequence
@@ -21,9 +21,14 @@ __all__ = ["latent_dashboard", "latent_table"]
 
 _NARROWEST = 40
 _SPLIT_WIDTH, _VALUE_WIDTH = 8, 7
+_PROMOTED_FROM = 78
+_NUMBERS_WIDTH = 46
+"""Columns of the list that numbers take up, and gaps."""
 _MARGIN = 2 + _SPLIT_WIDTH + 1 + _VALUE_WIDTH + 2
 _BLIND = frozenset({"silent", "similar"})
 """Samplers that draw a context, and then any place in it: that place is not marked."""
+_OF_FIRINGS = frozenset({"uniform"})
+"""Samplers that draw firings, of which a context may have many; the others draw contexts."""
 
 
 def latent_dashboard(view: LatentView, *, width: int, is_marked: bool) -> RenderableType:
@@ -48,18 +53,16 @@ def latent_dashboard(view: LatentView, *, width: int, is_marked: bool) -> Render
 
 def latent_table(listing: LatentList, *, width: int) -> RenderableType:
     """The sampled latents of a dictionary, one a row, and how to look at one of them."""
-    room = max(width, _NARROWEST)
-    shows_promoted = room >= 80
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0), width=None)
-    table.add_column("latent", justify="right", no_wrap=True)
-    table.add_column("fires on", justify="right", no_wrap=True)
-    table.add_column("documents", justify="right", no_wrap=True)
-    table.add_column("at the peak", no_wrap=True, overflow="ellipsis")
-    if shows_promoted:
-        table.add_column("promotes", no_wrap=True, overflow="ellipsis", max_width=room // 3)
-    table.add_column("examples", justify="right", no_wrap=True)
+    columns = ["latent", "fires on", "documents", "examples", "at the peak", "promotes"]
+    if width < _PROMOTED_FROM:
+        columns.pop()
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0))
+    for name in columns:
+        table.add_column(name, justify="left" if name in columns[4:] else "right", no_wrap=True)
     for latent in listing.latents:
-        table.add_row(*_list_cells(latent, shows_promoted=shows_promoted))
+        table.add_row(
+            *_list_cells(latent, text_width=max(width, _NARROWEST) - _NUMBERS_WIDTH)[: len(columns)]
+        )
     shown, total = len(listing.latents), listing.sampled_count
     more = f"the first {numbers.count(shown)} of {numbers.count(total)}" if shown < total else f"all {total}"
     title = Text("sampled latents of ").append(visible(listing.checkpoint), "bold").append(f", {more}")
@@ -70,24 +73,21 @@ def latent_table(listing: LatentList, *, width: int) -> RenderableType:
     return Group(title, Text(), table, Text(), Text(hint, "dim"), coverage)
 
 
-def _list_cells(latent: ListedLatent, *, shows_promoted: bool) -> list[Text]:
+def _list_cells(latent: ListedLatent, *, text_width: int) -> list[Text]:
+    has_examples = latent.status == "live" or latent.example_count
+    peak_width = min(text_width // 2, 24) if text_width >= 30 else text_width
     peak = Text("–", "dim")
     if latent.peak_token is not None:
-        peak = Text(cut(quoted(latent.peak_token), 16))
-        peak.append(f" {share(latent.peak_share or 0.0)}", "dim")
-    promoted = [Text("  ".join(cut(quoted(text), 14) for text in latent.promoted))] if shows_promoted else []
-    examples = Text(
-        numbers.count(latent.example_count)
-        if latent.status == "live" or latent.example_count
-        else latent.status
-    )
+        part = f" {share(latent.peak_share or 0.0)}"
+        peak = Text(cut(quoted(latent.peak_token), peak_width - len(part))).append(part, "dim")
+    promoted = "  ".join(map(quoted, latent.promoted))
     return [
         Text(str(latent.latent), "bold"),
         Text(frequency(latent.density)),
         Text(numbers.count(latent.documents_fired)),
+        Text(numbers.count(latent.example_count) if has_examples else latent.status),
         peak,
-        *promoted,
-        examples,
+        Text(cut(promoted, text_width - peak_width - 2)),
     ]
 
 
@@ -132,7 +132,7 @@ def _remarks(view: LatentView) -> list[str]:
 def _legend(*, is_marked: bool) -> Text:
     legend = Text("Examples", "bold")
     if is_marked:
-        return legend.append("   «drawn» and ‹other› tokens on which it fires", "not bold dim")
+        return legend.append("   «drawn» token, ‹others› on which it fires", "not bold dim")
     legend.append("   share of its maximum:", "not bold dim")
     for index, shade in enumerate(SHADES):
         legend.append(" ")
@@ -168,7 +168,8 @@ def _stratum_words(group: ExampleGroup) -> str:
 
 def _drawn_words(group: ExampleGroup) -> str:
     shown, kept = numbers.count(len(group.examples)), numbers.count(group.kept)
-    return f"{shown} of {kept} drawn from {numbers.count(group.population)}"
+    unit = "firings" if group.sampler in _OF_FIRINGS else "contexts"
+    return f"{shown} of {kept}, drawn from {numbers.count(group.population)} {unit}"
 
 
 def _example_rows(
@@ -195,7 +196,7 @@ def _coverage_words(coverage: LatentCoverage) -> str:
     mass = coverage.scorable_mass_fraction
     of_mass = "" if mass is None else f"; these hold {share(mass)} of all activation"
     return (
-        f"Of {numbers.count(total)} latents {numbers.count(live)} fire, and {numbers.count(scorable)}{of_all} in "
-        f"enough documents to be explained and scored{of_mass}. {numbers.count(sampled)} are sampled, "
-        f"{numbers.count(coverage.sampled_scorable_count or 0)} of them scorable: they speak for no others."
+        f"Of {numbers.count(total)} latents {numbers.count(live)} fire, "
+        f"{numbers.count(scorable)}{of_all} of them in enough documents to be explained and scored{of_mass}. "
+        f"{numbers.count(sampled)} are sampled. What scores of these say holds for the scorable ones alone."
     )

@@ -1,4 +1,4 @@
-"""LatentView -> the upper half of its dashboard: a histogram, statistics, tokens and neighbours, side by side."""
+"""LatentView -> the upper half of its dashboard: histogram, statistics, tokens, neighbours, side by side."""
 
 import itertools
 import math
@@ -26,6 +26,7 @@ _GAP = 3
 _BLOCK_WIDTH = 23
 _BLOCK_ROWS = 8
 _CHART_WIDTH = 40
+_LEAST_BESIDE = 17
 _CHART_HEIGHT = 5
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _FREQUENT = 0.1
@@ -43,17 +44,13 @@ def panel_lines(view: LatentView, *, width: int) -> list[Text]:
     """The panels in rows of as many as fit, each at most `width` columns wide; related ones stay together."""
     chart = _chart(view.histogram, view.firing)
     facts = [_activation_block(view.firing), _place_block(view)]
-    beside = [_block_lines(block, (width - _CHART_WIDTH - 2 * _GAP) // 2) for block in facts]
-    if not chart:
-        lines = _side_by_side([_block_lines(block, _BLOCK_WIDTH) for block in facts])
-    elif width >= _CHART_WIDTH + 2 * (16 + _GAP):
-        lines = _side_by_side([chart, *[[_padded(line, 24) for line in block] for block in beside]])
+    beside = min((width - _CHART_WIDTH - 2 * _GAP) // 2, _BLOCK_WIDTH)
+    if chart and beside >= _LEAST_BESIDE:
+        lines = _side_by_side([chart, *(_block_lines(block, beside) for block in facts)])
     else:
-        lines = [
-            *chart,
-            Text(),
-            *_side_by_side([_block_lines(block, (width - _GAP) // 2) for block in facts]),
-        ]
+        below = min((width - _GAP) // 2, _BLOCK_WIDTH)
+        stacked = _side_by_side([_block_lines(block, below) for block in facts])
+        lines = [*chart, Text(), *stacked] if chart else stacked
     if not view.is_sampled:
         return lines
     return [*lines, Text(), *_blocks(_families(view), width)]
@@ -94,7 +91,7 @@ def _place_block(view: LatentView) -> _Block:
     ]
     rows += [(f"· {split}", numbers.count(count)) for split, count in firing.split_documents.items()]
     if view.sampling_weight is not None:
-        rows.append(("stands for", f"{strength(view.sampling_weight)} latents"))
+        rows.append(("stands for", strength(view.sampling_weight)))
     if view.stratum:
         rows.append(("stratum", view.stratum))
     return _Block("fires on", tuple(rows))

@@ -68,19 +68,16 @@ class LatentTables:
             what = f"column {wrong[0]} is missing or not {wanted[wrong[0]]}: damaged, or of another version"
             raise self.damaged(name, what)
 
-    def checkpoint_names(self) -> list[str]:
-        """Every dictionary that the run looked at, nulls included, in the report's order."""
-        return self.rows("coverage", columns=["checkpoint"])["checkpoint"].to_list()
-
     def checkpoint(self, name: str | None) -> str:
-        """The dictionary that is meant: `name`, or without it the only one that is no null.
+        """The dictionary that is meant: `name`, or without it the only one that was sampled and is no null.
 
         Raises:
             LatentTableError: there is none of that name, or without a name there are several.
         """
-        names = self.checkpoint_names()
+        found = self.rows("coverage", columns=["checkpoint", "status"])
+        names = found["checkpoint"].to_list()
         if name is None:
-            return self._only_checkpoint(names)
+            return self._only_checkpoint(found)
         if name not in names:
             raise LatentTableError(
                 f"the run has no checkpoint {name!r}",
@@ -89,15 +86,21 @@ class LatentTables:
             )
         return name
 
-    def _only_checkpoint(self, names: Sequence[str]) -> str:
-        evaluated = list(names)
+    def _only_checkpoint(self, found: pl.DataFrame) -> str:
+        names = found["checkpoint"].to_list()
+        nulls: set[str] = set()
         if (self.run / "report.json").exists():
-            nulls = {summary.name for summary in read_report(self.run).checkpoints if summary.role == "null"}
-            evaluated = [name for name in names if name not in nulls] or evaluated
-        if len(evaluated) == 1:
-            return evaluated[0]
-        what = f"the run has {len(evaluated)} checkpoints"
-        raise LatentTableError(what, where=self.run, remedy=f"name one with --checkpoint: {_listed(names)}")
+            summaries = read_report(self.run).checkpoints
+            nulls = {summary.name for summary in summaries if summary.role == "null"}
+        sampled = found.filter(pl.col("status") == "measured")["checkpoint"].to_list()
+        for candidates in ([name for name in sampled if name not in nulls], names):
+            if len(candidates) == 1:
+                return candidates[0]
+        raise LatentTableError(
+            f"the run has {len(names)} checkpoints",
+            where=self.run,
+            remedy=f"name one with --checkpoint: {_listed(names)}",
+        )
 
 
 def open_latent_tables(run: Path) -> LatentTables:

@@ -187,8 +187,8 @@ def latent_view(
 def find_latent(run: Path, text: str, *, checkpoint: str | None = None, seed: int = 0) -> int:
     """The latent that a word names: an index, or `random`.
 
-    `random` is the sampled live latent whose hash of (seed, checkpoint, latent) is smallest: each is as likely,
-    and the same seed gives the same latent on every day and machine.
+    `random` is the sampled live latent whose hash of (seed, checkpoint, latent) is smallest: each is as
+    likely, and the same seed gives the same latent on every day and machine.
 
     Raises:
         BadInputError: as `latent_view`; or the word is neither, or `random` has none to choose from.

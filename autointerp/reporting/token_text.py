@@ -1,4 +1,6 @@
-"""Texts of tokens, names -> what a terminal can show of them: one line, every character seen for what it is."""
+"""Texts of tokens, names -> what a terminal can show: one line, every character seen for what it is."""
+
+import re
 
 from rich.cells import cell_len, chop_cells
 
@@ -10,13 +12,14 @@ _SPACE = "␣"
 
 
 def visible(text: str) -> str:
-    """`a\\n b` -> `a⏎ b`: line breaks and tabs as signs, other spaces as `␣`, escapes and the like as U+FFFD."""
+    """Line breaks and tabs as signs, odd spaces as `␣`, escapes and whatever else has no look as U+FFFD."""
     return "".join(_shown(character) for character in text)
 
 
 def quoted(text: str) -> str:
-    """As `visible`, and spaces as `␣` too: for a token that stands alone in a table."""
-    return visible(text).replace(" ", _SPACE) or "(empty)"
+    """As `visible`, and spaces as `␣` too, many as `␣×8`: for a token that stands alone in a table."""
+    shown = re.sub(" {4,}", lambda run: f"{_SPACE}×{len(run[0])}", visible(text))
+    return shown.replace(" ", _SPACE) or "(empty)"
 
 
 def cut(text: str, width: int) -> str:

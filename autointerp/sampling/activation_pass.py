@@ -276,7 +276,7 @@ class ActivationPass:
         firing = LatentFiring(checkpoint.sae.latent_count, documents)
         firings = None
         if spill is not None and self._spill is not None:
-            firings = DictionarySpill(checkpoint, self._spill, spill.table.frame.height)
+            firings = DictionarySpill(checkpoint, self._spill, spill.table)
         return Recorder(checkpoint, self._wanted, metrics, firing, name, spill=firings)
 
     def _feed(self, work: BatchPasses, recorders: Sequence[Recorder], spill: ChunkSpill | None) -> None:

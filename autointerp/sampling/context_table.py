@@ -44,8 +44,10 @@ class ContextTable:
 
     frame: pl.DataFrame
     """CONTEXT_SHARD."""
-    numbers: tuple[Int[Tensor, " batch"], ...]
+    numbers: tuple[Int[Tensor, " _"], ...]
     """By batch, the number in `frame` of each of its contexts."""
+    document: Int64[np.ndarray, " context"]
+    """Place in the chunk's list of documents of each context's first; ascends."""
     text: DocumentText
 
     @classmethod
@@ -58,7 +60,8 @@ class ContextTable:
         sizes = [len(batch.start) for batch in chunk.batches]
         numbers = tuple(torch.from_numpy(part.copy()) for part in np.split(place, np.cumsum(sizes)[:-1]))
         tokens, documents = ([values[index] for index in order] for values in (rows.tokens, rows.documents))
-        return cls(_frame(rows, order, tokens, documents, chunk), numbers, _text(tokens, documents))
+        frame = _frame(rows, order, tokens, documents, chunk)
+        return cls(frame, numbers, rows.document[order], _text(tokens, documents))
 
 
 @dataclass(frozen=True, eq=False)

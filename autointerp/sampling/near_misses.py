@@ -5,8 +5,9 @@ fewer than k were positive); of JumpReLU, below its threshold; of ReLU, below 0;
 gate below 0. Other activation functions have no such distance: `has_margins` says so.
 
 Only some latents are followed, since this needs their pre-activations: 2 T d_model flops each for T tokens,
-and an array of T numbers each while a batch goes by. Kept of a chunk are, of each latent, the contexts in
-which it was silent and came closest.
+and an array of T numbers each while a batch goes by. Kept is, of each latent and document, the context in
+which it was silent and came closest: one per document, so that what is kept does not depend on chunks, and no
+document fills a latent's examples with its own.
 """
 
 from typing import Any
@@ -31,7 +32,7 @@ NEAR_MISS_SHARD = {
     "position": pl.UInt32,
     "margin": pl.Float32,  # in units of the pre-activation
 }
-"""Of each latent that was followed, the silent contexts in which it came closest, closest first."""
+"""Of each latent that was followed, by latent and row; at most one row a document."""
 
 
 def has_margins(activation: Any) -> bool:
@@ -59,8 +60,8 @@ def margins(
         return activation.threshold[latents].clamp_min(0) - pre
     if isinstance(activation, ReLU):
         return -pre
-    ranks, floor = _ranks(activation, pre, latents), _least_kept(activation, fired)
-    return floor.to(ranks).unsqueeze(1) - ranks
+    floor = _least_kept(activation, fired).to(pre).unsqueeze(1)
+    return torch.sub(floor, _ranks(activation, pre, latents))
 
 
 def _ranks(activation: TopK | AbsTopK, pre: Tensor, latents: Tensor) -> Tensor:
@@ -84,20 +85,23 @@ class NearMisses:
     """Follows some latents of one dictionary through one chunk."""
 
     def __init__(
-        self, latents: Int64[np.ndarray, " latent"], *, context_count: int, count: int, device: torch.device
+        self,
+        latents: Int64[np.ndarray, " latent"],
+        document: Int64[np.ndarray, " context"],
+        *,
+        device: torch.device,
     ) -> None:
         """Nothing seen yet.
 
         Args:
-            latents: which to follow.
-            context_count: of the chunk.
-            count: how many contexts of each latent are kept.
+            latents: which to follow, ascending.
+            document: number of the document of each context of the chunk; ascends.
             device: where the dictionary computes.
         """
         self._latents = torch.from_numpy(latents).to(device)
         self._column: Int[Tensor, " dictionary"] | None = None
-        self._count = count
-        shape = (context_count, len(latents))
+        self._document = document
+        shape = (len(document), len(latents))
         self._margin = torch.full(shape, torch.inf, device=device)
         self._position = torch.zeros(shape, dtype=torch.int32, device=device)
 
@@ -120,21 +124,19 @@ class NearMisses:
         """
         if not len(self._latents):
             return
-        pre = sae.pre_activations_of(x, self._latents)
-        margin = margins(sae.activation, pre, self._latents, fired).float()
+        margin = margins(sae.activation, sae.pre_activations_of(x, self._latents), self._latents, fired)
         # What fires is known; computed once more, a product may be off by a rounding and seem to stay below.
         column = self._columns(sae.latent_count)[fired.indices]
         is_followed = column >= 0
         margin[fired.token_indices()[is_followed], column[is_followed]] = -1.0
-        margin = torch.where(tokens.is_scored.unsqueeze(1), margin, torch.inf)
-        row = numbers.to(tokens.row)[tokens.row]
-        index = row.unsqueeze(1).expand_as(margin)
-        self._margin.scatter_reduce_(0, index, margin, reduce="amin")
-        is_least = (margin == self._margin[row]) & tokens.is_scored.unsqueeze(1)
-        place = torch.where(is_least, tokens.position.unsqueeze(1), torch.iinfo(torch.int32).max)
-        least = torch.full_like(self._position, torch.iinfo(torch.int32).max)
-        least.scatter_reduce_(0, index, place.int(), reduce="amin")
-        self._position = torch.where(least < torch.iinfo(torch.int32).max, least, self._position)
+        margin[~tokens.is_scored] = torch.inf
+        width = int(tokens.position.max()) + 1
+        # A context lies in one batch, so its least margin is found here once and for all.
+        grid = margin.new_full((len(numbers) * width, margin.shape[1]), torch.inf)
+        grid[tokens.row * width + tokens.position] = margin
+        least, position = grid.unflatten(0, (len(numbers), width)).min(dim=1)
+        self._margin[numbers.to(least.device)] = least.float()
+        self._position[numbers.to(least.device)] = position.int()
 
     def _columns(self, latent_count: int) -> Int[Tensor, " dictionary"]:
         """By latent its place among those that are followed, else -1."""
@@ -145,15 +147,17 @@ class NearMisses:
 
     def frame(self) -> pl.DataFrame:
         """NEAR_MISS_SHARD; the contexts in which a latent fired are not among them."""
-        # A latent that fires has a margin of 0 or less on that token, which is its least in the context.
-        silent = torch.where(self._margin > 0, self._margin, torch.inf)
-        kept = min(self._count, len(silent))
-        if not kept or not len(self._latents):
+        if not len(self._document) or not len(self._latents):
             return pl.DataFrame(schema=NEAR_MISS_SHARD)
-        margin, row = silent.sort(dim=0, stable=True)
-        margin, row = margin[:kept].T, row[:kept].T
-        is_real = margin.isfinite()
-        latent = self._latents.unsqueeze(1).expand_as(row)
-        position = self._position.T.gather(1, row)
-        columns = [part[is_real].cpu().numpy() for part in (latent, row, position, margin)]
+        # A latent that fires has a margin of 0 or less on that token, which is its least in the context.
+        margin, position = self._margin.cpu().numpy(), self._position.cpu().numpy()
+        margin = np.where(margin > 0, margin, np.inf)
+        starts = np.flatnonzero(np.diff(self._document, prepend=-1))
+        least = np.minimum.reduceat(margin, starts, axis=0)
+        is_least = margin == np.repeat(least, np.diff(starts, append=len(margin)), axis=0)
+        rows = np.where(is_least, np.arange(len(margin))[:, None], len(margin))
+        first = np.minimum.reduceat(rows, starts, axis=0)
+        which, document = np.nonzero(np.isfinite(least.T))
+        row = first[document, which]
+        columns = (self._latents.cpu().numpy()[which], row, position[row, which], margin[row, which])
         return pl.DataFrame(dict(zip(NEAR_MISS_SHARD, columns, strict=True)), schema=NEAR_MISS_SHARD)

@@ -9,8 +9,9 @@
 DICTIONARY is a short, safe form of its name (`slug`), CHUNK the chunk's number and hash. Nothing here is a
 sample: statistics are exact, and whoever has another question can ask it of the files.
 
-Bytes: 16 per firing in memory, so k x 16 per token and dictionary of the chunk at work; on disk about half; 4 per token
-of context; 260 per document; 4 x 64 per context and site.
+Bytes: 16 per firing in memory, so 16 k per token and dictionary of the chunk at work; about 6 on disk. Further
+4 per token of a context, 260 per document, 4 x 64 per context and site, and 16 per document and latent that is
+followed for near misses.
 """
 
 import hashlib
@@ -67,8 +68,6 @@ class SpillPlan:
 
     followed: Mapping[str, Int64[np.ndarray, " latent"]] = field(default_factory=dict)
     """By dictionary, the latents whose near misses are looked for."""
-    near_miss_count: int = 8
-    """Near misses kept of each of these, per chunk."""
 
 
 def slug(name: str) -> str:
@@ -108,16 +107,14 @@ def near_miss_key(name: str, chunk: str) -> str:
 class DictionarySpill:
     """One dictionary's firings and near misses in one chunk. Memory: the shard, twice while it is sorted."""
 
-    def __init__(self, checkpoint: Checkpoint, plan: SpillPlan, context_count: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, plan: SpillPlan, table: ContextTable) -> None:
         """Nothing fired yet."""
         self._name = checkpoint.name
         self._parts: list[tuple[np.ndarray, ...]] = []
         followed = plan.followed.get(checkpoint.name, np.zeros(0, dtype=np.int64))
         if not has_margins(checkpoint.sae.activation):
             followed = followed[:0]
-        self._near_misses = NearMisses(
-            followed, context_count=context_count, count=plan.near_miss_count, device=checkpoint.sae.device
-        )
+        self._near_misses = NearMisses(followed, table.document, device=checkpoint.sae.device)
         self._sae = checkpoint.sae
 
     def update(

@@ -104,7 +104,7 @@ def passed(
     store: ShardStore | None = None,
 ) -> Run:
     store = MemoryStore() if store is None else store
-    plan = SpillPlan({entry.name: np.arange(LATENTS) for entry in entries}, near_miss_count=6)
+    plan = SpillPlan({entry.name: np.arange(LATENTS) for entry in entries})
     cost = ActivationPass(model, entries, [], {}, spill=plan).run(chunks, store)
     return Run(store, cost, int(read_tokens(store, cost.chunk_names)["token_count"].sum()))
 

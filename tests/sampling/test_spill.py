@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import spilled_runs
 import torch
+from spilled_runs import SITE, checkpoints, chunked, dense, passed
 
 from autointerp.checkpoints.activation_functions import Gated, Identity, JumpReLU, ReLU
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
@@ -24,8 +26,6 @@ from autointerp.sampling.spill import SpillPlan, firing_key, near_miss_key, slug
 from autointerp.subject.subject_model import SubjectModel
 from autointerp.testing.planted_autoencoder import planted_autoencoder
 from autointerp.testing.tiny_subject import tiny_tokenizer
-from tests.sampling import spilled_runs
-from tests.sampling.spilled_runs import SITE, checkpoints, chunked, dense, passed
 
 
 @pytest.fixture(scope="module")
@@ -148,17 +148,20 @@ def test_near_misses_are_the_silent_contexts_that_come_closest(subject: SubjectM
         margin = _dense_margins(checkpoint.sae, truth)
         for index, chunk in enumerate(run.cost.chunk_names):
             here = truth.order // 1_000_000 == index
-            ids = run.store.read(f"contexts/{chunk}")["context"]
+            contexts = run.store.read(f"contexts/{chunk}")
+            ids = contexts["context"]
             frame = run.store.read(near_miss_key(checkpoint.name, chunk))
             for latent in (0, 7, 30):
                 best = {}
                 for context in np.unique(truth.context[here]):
                     rows = here & (truth.context == context)
                     if not truth.z[rows, latent].any():
-                        best[context] = margin[rows, latent].min()
-                expected = sorted(best.values())[:6]
+                        document = truth.document[rows][0]
+                        best[document] = min(margin[rows, latent].min(), best.get(document, np.inf))
                 mine = frame.filter(pl.col("latent") == latent)
-                np.testing.assert_allclose(mine["margin"], expected, rtol=1e-3, atol=1e-5)
+                names = contexts["document"].gather(mine["row"]).to_list()
+                found = dict(zip(names, mine["margin"], strict=True))
+                assert found == pytest.approx(best, rel=1e-3, abs=1e-5)
                 for row in mine.iter_rows(named=True):
                     place = (truth.context == ids[row["row"]]) & (truth.position == row["position"])
                     assert margin[place, latent].item() == pytest.approx(row["margin"], rel=1e-3, abs=1e-5)

@@ -1,8 +1,8 @@
 """The direct path against the derivative of the whole model, which knows nothing of its modules.
 
 At a residual r that is orthogonal to a direction d and to the all-ones vector, neither kind of norm changes
-its scale to first order when d is added to r; and as r has mean 0, that scale is one over the root mean square
-of r in either kind. So this root times the logits' derivative along d is what the path gives for d.
+its scale to first order when d is added to r; and as r has mean 0, that scale is one over the root mean
+square of r in either kind. So this root times the logits' derivative along d is what the path gives for d.
 """
 
 import accelerate

@@ -6,7 +6,7 @@ they can have been is remembered. Related: lossy counting (Manku and Motwani 200
 """
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import polars as pl
 
@@ -76,7 +76,7 @@ class BoundedCounts:
         if self._pending_rows > max(_PENDING_ROWS, self._rows.height):
             self._settle()
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "BoundedCounts") -> None:
         """Take in what another one counted.
 
         Raises:

@@ -1,6 +1,5 @@
 """A chunk's firings -> with which other latents each chosen latent fires on the same token, and how closely."""
 
-from typing import Self
 
 import numpy as np
 import polars as pl
@@ -80,7 +79,7 @@ class CoFiring:
         for block in _blocks(work):
             self._counts.add(self._pairs(chosen_by_token[block] @ token_by_latent, self._chosen[block]))
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "CoFiring") -> None:
         """Take in what was counted of other tokens, for the same chosen latents.
 
         Raises:

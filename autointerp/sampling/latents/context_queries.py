@@ -56,7 +56,7 @@ class ContextQueries:
         counts = self._counts[:, None]
         mean = self._sums / np.maximum(counts, 1) - self.centre()
         found = np.where(counts > 0, mean, 0.0).astype(np.float32)
-        return found.reshape(len(self._latents), len(SPLITS), -1)
+        return found.reshape(len(self._latents), len(SPLITS), found.shape[1])
 
     def centre(self) -> Float32[np.ndarray, " width"]:
         """Mean embedding of all contexts."""

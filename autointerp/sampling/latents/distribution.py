@@ -8,7 +8,6 @@ values. Histograms of two parts add up to that of the whole, bin by bin.
 
 import math
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import polars as pl
@@ -93,7 +92,7 @@ class Histograms:
         starts = _run_starts(keys)
         self._append(keys[starts], np.diff(starts, append=keys.size))
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "Histograms") -> None:
         """Add what another one counted."""
         other._settle()
         self._append(other._keys[0], other._counts[0])

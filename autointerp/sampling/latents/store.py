@@ -1,17 +1,17 @@
 """Tables of latents -> files of the run; what an explainer saw is never written beside what is scored."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import polars as pl
 
 from autointerp.sampling.latents.shared_ngrams import refuse_leaks
 from autointerp.sampling.latents.tables import TABLES
-from autointerp.sampling.samplers.sampler import SPLITS
 
 __all__ = ["TableStore", "table_of", "write_tables"]
 
 
+@runtime_checkable
 class TableStore(Protocol):
     """Where final tables go; `run_store.RunStore` is one."""
 
@@ -40,11 +40,7 @@ def write_tables(store: TableStore, tables: Mapping[str, pl.DataFrame]) -> None:
         RunStoreError: an example for explaining lies in a document that is scored on, or shares 16 tokens
             around a scored focus; nothing is written then.
     """
-    number = pl.col("split").replace_strict({name: index for index, name in enumerate(SPLITS)})
-    examples, contexts = (
-        tables[name].with_columns(split=number.cast(pl.UInt8)) for name in ("examples", "contexts")
-    )
-    for _checkpoint, own in examples.group_by("checkpoint"):
-        refuse_leaks(own, contexts)
+    for _checkpoint, own in tables["examples"].group_by("checkpoint"):
+        refuse_leaks(own, tables["contexts"])
     for name in TABLES:
         store.write_table(f"latents/{name}.parquet", table_of(name, tables[name]))

@@ -1,6 +1,5 @@
 """Peaks and their contexts -> the most common tokens at, before and after each latent's peaks."""
 
-from typing import Self
 
 import numpy as np
 import polars as pl
@@ -70,7 +69,7 @@ class TokenCounts:
         rows = np.searchsorted(self._latents, chosen["latent"].to_numpy())
         self._peaks += np.bincount(rows, minlength=len(self._latents))
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "TokenCounts") -> None:
         """Take in what was counted of other peaks of the same latents.
 
         Raises:

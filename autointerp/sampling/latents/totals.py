@@ -1,7 +1,6 @@
 """A chunk's firings -> totals of every latent: how often, how strongly, first, last, in how many clusters."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import polars as pl
@@ -123,7 +122,7 @@ class LatentTotals:
         self._last.offer(fired, -chunk_index, contexts.context[row[ends]], position[ends])
         self._add_clusters(latent, row, contexts)
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "LatentTotals") -> None:
         """Take in the totals of other chunks of the same dictionary.
 
         Raises:

@@ -67,6 +67,13 @@ class ChunkContexts:
             np.diff(codes, prepend=-1) != 0
         ]  # np.unique hashes, which is much slower on sorted numbers
 
+    def firing_by_context(
+        self, peaks: pl.DataFrame, latents: UInt32[np.ndarray, " latent"]
+    ) -> Int64[np.ndarray, " pair"]:
+        """The same pairs as `context_row * len(latents) + latent_row`, sorted."""
+        latent_row, context_row = np.divmod(self.firing(peaks, latents), max(len(self.ids), 1))
+        return np.sort(context_row * len(latents) + latent_row)
+
     def random_positions(
         self,
         seed: int,

@@ -1,4 +1,4 @@
-"""(source, latent) pairs and entries with a source -> one entry for each context and latent that is silent there.
+"""(source, latent) pairs, entries with a source -> one entry for each context and latent silent there.
 
 A source is what stands for latents: a token at which they peak, a neighbour of theirs.
 """
@@ -41,16 +41,17 @@ class FanOut:
     ) -> Iterator[tuple[Int64[np.ndarray, " pair"], Int64[np.ndarray, " pair"]]]:
         """Entries and latent rows, a block of contexts at a time.
 
-        Of each context, and each latent that some source in it stands for and that is silent there, the first such
-        entry.
+        Of each context, and each latent that some source in it stands for and that is silent there, the first
+        such entry.
 
         Args:
             source_row: Row in `sources` of each entry.
             context_row: Sorted.
             firing: `context_row * latent_count + latent_row` where a latent fires, sorted.
 
-        Memory: an array of 2**22 numbers (or of one context's latents) and about six of 2**20 (or of one context's
-        pairs). Cost: linear in the pairs of entry and latent, and in latents times contexts for clearing the array.
+        Memory: an array of 2**22 numbers (or of one context's latents) and about six of 2**20 (or of one
+        context's pairs). Cost: linear in the pairs of entry and latent, and in latents times contexts for
+        clearing the array.
         """
         before = np.cumsum(self._fan[source_row]) - self._fan[source_row]
         for begin, end in pairwise(self._bounds(before, context_row)):

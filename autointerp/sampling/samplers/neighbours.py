@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import UInt32
 
-from autointerp.sampling.samplers.chunk_contexts import ChunkContexts, is_in_sorted, rows_in, silent_rows
-from autointerp.sampling.samplers.fan_out import FanOut, first_of_each
+from autointerp.sampling.samplers.chunk_contexts import ChunkContexts, rows_in, silent_rows
+from autointerp.sampling.samplers.fan_out import FanOut
 from autointerp.sampling.samplers.hashing import hashed, uniform
 from autointerp.sampling.samplers.reservoir import Reservoir, as_sample
 from autointerp.sampling.samplers.sampler import ChunkView
@@ -19,7 +19,7 @@ class NeighbourSampler:
     All such contexts are equally likely, however many neighbours fire there; the focus is the peak of one of
     them, chosen by hash. The population is the number of such contexts. They are hard negatives, not text as
     it comes, so the weight is null. Cost: one hash per neighbour's peak and latent that it is a neighbour of.
-    Memory: blocks of 2**20 of those, and a `Reservoir`.
+    Memory: the blocks of a `FanOut`, and a `Reservoir`.
     """
 
     name = "neighbours"
@@ -47,7 +47,7 @@ class NeighbourSampler:
     def add(self, chunk: ChunkView) -> None:
         """Take in the contexts in which neighbours fire."""
         contexts = ChunkContexts.of(chunk)
-        firing = contexts.firing(chunk.peaks, self._latents)
+        firing = contexts.firing_by_context(chunk.peaks, self._latents)
         other, position = (chunk.peaks[name].to_numpy() for name in ("latent", "position"))
         context = rows_in(contexts.ids, chunk.peaks["context"].to_numpy())
         source = rows_in(self._fan.sources, other)
@@ -55,17 +55,13 @@ class NeighbourSampler:
         order = np.lexsort((chance, context))
         order = order[(context[order] >= 0) & (source[order] >= 0)]
         context, position = context[order], position[order].astype(np.int64)
-        for entry, latent_row in self._fan.blocks(source[order], context):
-            pair = latent_row * len(contexts.ids) + context[entry]
-            first = first_of_each(pair)
-            first = first[~is_in_sorted(firing, pair[first])]
-            latent, place = self._latents[latent_row[first]], entry[first]
-            ids = contexts.ids[context[place]]
+        for entry, latent_row in self._fan.silent_pairs(source[order], context, firing):
+            latent, ids = self._latents[latent_row], contexts.ids[context[entry]]
             rows = silent_rows(
                 latent=latent,
-                split=contexts.split[context[place]],
+                split=contexts.split[context[entry]],
                 context=ids,
-                position=position[place],
+                position=position[entry],
                 key=uniform(hashed(self._seed, self.name, latent, ids)),
             )
             self._reservoir.add(rows)

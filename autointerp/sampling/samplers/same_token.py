@@ -7,8 +7,8 @@ import polars as pl
 from jaxtyping import Float64, Int64, UInt32
 from scipy import sparse
 
-from autointerp.sampling.samplers.chunk_contexts import ChunkContexts, is_in_sorted, rows_in, silent_rows
-from autointerp.sampling.samplers.fan_out import FanOut, first_of_each
+from autointerp.sampling.samplers.chunk_contexts import ChunkContexts, rows_in, silent_rows
+from autointerp.sampling.samplers.fan_out import FanOut
 from autointerp.sampling.samplers.hashing import hashed, uniform
 from autointerp.sampling.samplers.reservoir import Reservoir, as_sample
 from autointerp.sampling.samplers.sampler import SPLITS, ChunkView
@@ -56,8 +56,8 @@ class SameTokenSampler:
     once.
 
     Cost: one hash per place of a watched token; one look-up per latent and place in its pool, about 32 *
-    count * log(chunks) per latent in all. Memory: 480 bytes per token, twice 480 per latent, blocks of 2**20
-    pairs, and a `Reservoir`.
+    count * log(chunks) per latent in all. Memory: 960 bytes per token and per latent, for a moment
+    three times as much, the blocks of a `FanOut`, and a `Reservoir`.
     """
 
     name = "same_token"
@@ -91,24 +91,22 @@ class SameTokenSampler:
     def add(self, chunk: ChunkView) -> None:
         """Take in the places of the tokens."""
         contexts = ChunkContexts.of(chunk)
-        firing = contexts.firing(chunk.peaks, self._latents)
+        firing = contexts.firing_by_context(chunk.peaks, self._latents)
         places = self._places_in(chunk, contexts)
         _count_up(self._places, places.source, places.split, places.level)
         lowest = self._lowest_levels()
         places = places.where(places.level >= self._lowest_of_any_latent(lowest)[places.source, places.split])
-        for entry, latent_row in self._fan.blocks(places.source, places.context):
-            context, split, level = places.context[entry], places.split[entry], places.level[entry]
-            pair = latent_row * len(contexts.ids) + context
-            first = first_of_each(pair)  # of a context's places, by key
-            is_in_pool = level[first] >= lowest[latent_row[first], split[first]]
-            first = first[is_in_pool & ~is_in_sorted(firing, pair[first])]
-            _count_up(self._silent, latent_row[first], split[first], level[first])
+        for entry, latent_row in self._fan.silent_pairs(places.source, places.context, firing):
+            # The first of a context's places, by key: if it is not in the pool, none is.
+            is_in_pool = places.level[entry] >= lowest[latent_row, places.split[entry]]
+            mine, row = places.where(entry[is_in_pool]), latent_row[is_in_pool]
+            _count_up(self._silent, row, mine.split, mine.level)
             rows = silent_rows(
-                latent=self._latents[latent_row[first]],
-                split=split[first],
-                context=contexts.ids[context[first]],
-                position=places.position[entry[first]],
-                key=places.key[entry[first]],
+                latent=self._latents[row],
+                split=mine.split,
+                context=contexts.ids[mine.context],
+                position=mine.position,
+                key=mine.key,
             )
             self._reservoir.add(rows)
 
@@ -145,7 +143,7 @@ class SameTokenSampler:
 
     def _lowest_levels(self) -> Int64[np.ndarray, "latent split"]:
         """The lowest level in each pool: the highest from which on there are enough places, or 0."""
-        flat = self._places.reshape(self._places.shape[0], -1)
+        flat = self._places.reshape(self._places.shape[0], len(SPLITS) * _LEVELS)
         of_latent = (self._has_token @ flat).reshape(len(self._latents), len(SPLITS), _LEVELS)
         from_level_on = np.cumsum(of_latent[:, :, ::-1], axis=2)[:, :, ::-1]
         return np.maximum((from_level_on >= self._pool).sum(axis=2) - 1, 0)

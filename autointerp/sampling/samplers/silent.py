@@ -20,7 +20,7 @@ class SilentSampler:
     number of silent contexts with a scored token, the weight population / kept. A document that is twice in
     the corpus counts twice (once where both copies fall into one chunk), but is drawn at most once.
 
-    Cost: one hash per latent and context. Memory: a block of 32 MB and its hashes, and a `Reservoir`.
+    Cost: one hash per latent and context. Memory: blocks of 2**20 hashes, and a `Reservoir`.
     """
 
     name = "silent"

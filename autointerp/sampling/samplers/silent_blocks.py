@@ -1,7 +1,7 @@
 """Keys of (latent, context) pairs, block by block -> the silent pairs that can enter a reservoir.
 
-Nothing of the size latents times contexts is ever held: 32768 latents by 10000 contexts are 80 blocks of 32
-MB.
+Nothing of the size latents times contexts is ever held: a block has at most 2**20 entries, or one
+latent's contexts.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from autointerp.sampling.samplers.sampler import SPLITS, ChunkView
 
 __all__ = ["PairKeys", "SilentBlocks", "SilentPairs"]
 
-_BLOCK = 2**22  # entries of the largest array
+_BLOCK = 2**20  # entries: larger ones leave the cache and gain nothing
 
 PairKeys = Callable[[slice, int, Int64[np.ndarray, " context"]], Float64[np.ndarray, "latent context"]]
 """(rows of latents, split, rows of contexts) -> a fresh array of keys; NaN where there can be no sample."""
@@ -78,11 +78,13 @@ class SilentBlocks:
         limits = self._limits(reservoir)
         for split in range(len(SPLITS)):
             members = np.flatnonzero(self.contexts.split == split)
+            column_of = np.full(len(self.contexts.ids), -1)
+            column_of[members] = np.arange(len(members))
             step = max(1, _BLOCK // max(len(members), 1))
             for start in range(0, len(self._latents) if len(members) else 0, step):
                 rows = slice(start, min(start + step, len(self._latents)))
                 block = keys(rows, split, members)
-                self._blot_out_firing(block, rows, members)
+                self._blot_out_firing(block, rows, column_of)
                 row, column = _small(block, limits[rows, split], count=count, slack=slack)
                 yield SilentPairs(split, row + start, members[column], block[row, column])
 
@@ -103,10 +105,10 @@ class SilentBlocks:
         self,
         block: Float64[np.ndarray, "latent context"],
         rows: slice,
-        members: Int64[np.ndarray, " context"],
+        column_of: Int64[np.ndarray, " any_context"],
     ) -> None:
         begin, end = np.searchsorted(self._firing_latent, [rows.start, rows.stop])
-        column = rows_in(members, self._firing_context[begin:end])
+        column = column_of[self._firing_context[begin:end]]
         is_member = column >= 0
         block[self._firing_latent[begin:end][is_member] - rows.start, column[is_member]] = np.nan
 

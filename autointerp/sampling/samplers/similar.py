@@ -26,7 +26,7 @@ class SimilarSampler:
     Gives nothing for a latent and split whose query is all zero or not finite, for contexts whose embedding
     is the centre or not finite, and for chunks without embeddings. Cost: a float32 matrix product per chunk,
     which finds the candidates, and a float64 product per candidate, which no block size changes. Memory:
-    blocks of 32 MB, and a `Reservoir`.
+    blocks of 2**20 cosines, and a `Reservoir`.
     """
 
     name = "similar"

@@ -80,9 +80,9 @@ def test_uniform_draws_firings_not_contexts():
     chunk = _chunk([1.0, 1.0], pl.DataFrame(rows, schema=ROW_SCHEMA, orient="row"))
     drawn = [
         _sample(UniformSampler(latents=LATENTS, count=1, seed=seed), chunk)["context"][0]
-        for seed in range(300)
+        for seed in range(200)
     ]
-    assert stats.binomtest(drawn.count(11), 300, 0.1).pvalue > 1e-4
+    assert stats.binomtest(drawn.count(11), 200, 0.1).pvalue > 1e-4
 
 
 def test_strata_hold_what_they_say_and_the_highest_is_open_above():
@@ -120,7 +120,7 @@ def test_importance_weights_are_unbiased_for_any_sum():
     values = np.array([0.01, 0.5, -0.5, 1.0, 2.0, -3.0, 0.1, 20.0, 0.2, 1.0], dtype=np.float32)
     chunk = _chunk(values)
     sums = []
-    for seed in range(400):
+    for seed in range(200):
         sample = _sample(ImportanceSampler(latents=LATENTS, count=4, seed=seed), chunk)
         weight, value = sample["weight"].to_numpy(), sample["value"].to_numpy().astype(float)
         sums.append([weight.sum(), (weight * np.abs(value)).sum(), (weight * (value < 0)).sum()])

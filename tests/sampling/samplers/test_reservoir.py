@@ -43,9 +43,11 @@ def _brute(rows, count, is_one_per_context):
         groups[row[:3]].append(row[3:])
     kept = []
     for group, members in sorted(groups.items()):
-        none_last = sorted(members, key=lambda row: (row[3], row[0], row[1], row[2] is None, row[2] or 0.0))
+        none_first = sorted(
+            members, key=lambda row: (row[3], row[0], row[1], row[2] is not None, row[2] or 0)
+        )
         distinct = {}
-        for row in none_last:
+        for row in none_first:
             distinct.setdefault(row[:1] if is_one_per_context else row[:2], row)
         ordered = list(distinct.values())
         following = ordered[count][3] if len(ordered) > count else None

@@ -25,7 +25,7 @@ def test_every_silent_context_is_as_likely_as_any_other(make_world):
     assert 0 < len(silent) < 16
     drawn = dict.fromkeys(silent, 0)
     chunk = world.chunk()
-    for seed in range(300):
+    for seed in range(200):
         for context in world.sampled("silent", chunk=chunk, seed=seed, count=2)["context"].to_list():
             drawn[context] += 1
     share = 2 / len(silent)
@@ -39,7 +39,7 @@ def test_the_place_of_the_focus_is_uniform(make_world, name):
     world = replace(world, queries=np.ones_like(world.queries))
     first, length = world.contexts["first_scored"][0], len(world.contexts["tokens"][0])
     chunk = world.chunk()
-    places = [world.sampled(name, chunk=chunk, seed=seed)["position"][0] for seed in range(300)]
+    places = [world.sampled(name, chunk=chunk, seed=seed)["position"][0] for seed in range(200)]
     counts = np.bincount(places, minlength=length)
     assert counts[:first].sum() == 0 and length - first > 1
     assert stats.chisquare(counts[first:]).pvalue > 1e-4
