@@ -161,13 +161,16 @@ def show(
     examples: Annotated[
         int | None, typer.Option("--examples", help="Of each group: 5; rows of the list: 20.", min=1)
     ] = None,
-    width: Annotated[int | None, typer.Option("--width", help="Columns; default: the terminal's.", min=40)] = None,
+    width: Annotated[
+        int | None, typer.Option("--width", help="Columns; default: the terminal's.", min=40)
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of `--latent random`.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Show one latent: how often and where it fires, what it promotes, examples; or list the sampled ones."""
-    from autointerp.reporting.latent_dashboard import look_up, rendered
+    from autointerp.reporting.latent_dashboard import rendered
     from autointerp.reporting.latent_json import latent_json
+    from autointerp.reporting.latent_lookup import look_up
 
     found = look_up(
         run,

@@ -5,7 +5,7 @@ outside of both.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -22,6 +22,7 @@ _FOCUS_STYLE = "bold underline"
 _BEFORE = 2
 """Tokens taken before the focus for each taken behind it: a latent has seen only what is before it."""
 _CUT_MARK = "…"
+_BREAKS = frozenset("⏎␍⇥")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class _Piece:
     @property
     def width(self) -> int:
         return cell_len(self.space) + cell_len(self.word)
+
+    def begins_word_behind(self, before: "_Piece") -> bool:
+        return bool(self.space) or before.word.strip(" «»‹›")[-1:] in _BREAKS
 
 
 def shade_of(activation: float, maximum: float) -> int | None:
@@ -121,16 +125,37 @@ def _with_cut_marks(pieces: Sequence[_Piece], first: int, last: int) -> list[_Pi
 
 
 def _wrapped(pieces: Sequence[_Piece], width: int) -> list[list[_Piece]]:
-    """Lines broken between tokens."""
+    """Lines broken between tokens, where words begin if that leaves a line more than half full.
+
+    As in any text, the space at which a line is broken is not shown.
+    """
     lines: list[list[_Piece]] = [[]]
-    used = 0
     for piece in pieces:
-        if used and used + piece.width > width:
-            lines.append([])
-            used = 0
-        lines[-1].append(piece)
-        used += piece.width
+        if lines[-1] and _width(lines[-1]) + piece.width > width:
+            kept, moved = _broken(lines[-1], piece, width)
+            lines[-1] = kept
+            lines.append([*moved, piece])
+            start = lines[-1][0]
+            lines[-1][0] = replace(start, space=start.space[1:])
+        else:
+            lines[-1].append(piece)
     return lines
+
+
+def _broken(line: list[_Piece], following: _Piece, width: int) -> tuple[list[_Piece], list[_Piece]]:
+    """What stays in a line, and what goes into the next with the token that did not fit."""
+    if following.begins_word_behind(line[-1]):
+        return line, []
+    for index in range(len(line) - 1, 0, -1):
+        is_full = 2 * _width(line[:index]) > width
+        has_room = _width(line[index:]) + following.width <= width
+        if line[index].begins_word_behind(line[index - 1]) and is_full and has_room:
+            return line[:index], line[index:]
+    return line, []
+
+
+def _width(pieces: Sequence[_Piece]) -> int:
+    return sum(piece.width for piece in pieces)
 
 
 def _line(pieces: Sequence[_Piece]) -> Text:

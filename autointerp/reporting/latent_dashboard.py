@@ -17,7 +17,7 @@ from autointerp.reporting.latent_panels import frequency, panel_lines, share, st
 from autointerp.reporting.latent_view import LatentView
 from autointerp.reporting.token_text import cut, quoted, visible
 
-__all__ = ["latent_dashboard", "latent_table"]
+__all__ = ["latent_dashboard", "latent_table", "rendered"]
 
 _NARROWEST = 40
 _SPLIT_WIDTH, _VALUE_WIDTH = 8, 7
@@ -29,6 +29,13 @@ _BLIND = frozenset({"silent", "similar"})
 """Samplers that draw a context, and then any place in it: that place is not marked."""
 _OF_FIRINGS = frozenset({"uniform"})
 """Samplers that draw firings, of which a context may have many; the others draw contexts."""
+
+
+def rendered(found: LatentView | LatentList, *, width: int, is_marked: bool) -> RenderableType:
+    """What a terminal of `width` columns shows of a latent, or of the list of those that were sampled."""
+    if isinstance(found, LatentList):
+        return latent_table(found, width=width)
+    return latent_dashboard(found, width=width, is_marked=is_marked)
 
 
 def latent_dashboard(view: LatentView, *, width: int, is_marked: bool) -> RenderableType:
@@ -120,7 +127,7 @@ def _remarks(view: LatentView) -> list[str]:
     remarks = []
     if view.reason:
         remarks.append(f"{view.status}: {visible(view.reason)}")
-    if not view.is_sampled:
+    if not view.is_sampled and view.status != "dead":
         others = numbers.count(view.coverage.sampled_count or 0)
         remarks.append(
             f"It was not among the {others} sampled latents, so there is no more of it. To sample it: "
@@ -168,7 +175,8 @@ def _stratum_words(group: ExampleGroup) -> str:
 
 def _drawn_words(group: ExampleGroup) -> str:
     shown, kept = numbers.count(len(group.examples)), numbers.count(group.kept)
-    unit = "firings" if group.sampler in _OF_FIRINGS else "contexts"
+    unit = "firing" if group.sampler in _OF_FIRINGS else "context"
+    unit += "" if group.population == 1 else "s"
     return f"{shown} of {kept}, drawn from {numbers.count(group.population)} {unit}"
 
 

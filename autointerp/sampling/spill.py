@@ -9,8 +9,8 @@
 DICTIONARY is a short, safe form of its name (`slug`), CHUNK the chunk's number and hash. Nothing here is a
 sample: statistics are exact, and whoever has another question can ask it of the files.
 
-Bytes: 16 per firing in memory, so 16 k per token and dictionary of the chunk at work; about 6 on disk. Further
-4 per token of a context, 260 per document, 4 x 64 per context and site, and 16 per document and latent that is
+Bytes: 16 per firing in memory, so 16 k per token and dictionary of the chunk at work; about 6 on disk. 4 more
+per token of a context, 260 per document, 4 x 64 per context and site, and 16 per document and latent that is
 followed for near misses.
 """
 

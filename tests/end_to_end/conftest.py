@@ -66,6 +66,8 @@ resamples = 200
 [runtime]
 batch_tokens = 64
 chunk_tokens = 128
+[sampling]
+enabled = false
 [[checkpoints]]
 path = "topk.pt"
 [[checkpoints]]
@@ -74,3 +76,13 @@ path = "relu"
         encoding="utf-8",
     )
     return folder / "suite.toml"
+
+
+@pytest.fixture(scope="session")
+def sampled_suite(tiny_suite) -> Path:
+    """The same suite with latents sampled, a few of each."""
+    sampled = "[sampling]\nlatent_count = 12\nexamples = 3\nstrata = 2\nleast_documents = 1\n"
+    path = tiny_suite.with_name("sampled.toml")
+    text = tiny_suite.read_text(encoding="utf-8").replace("[sampling]\nenabled = false\n", sampled)
+    path.write_text(text, encoding="utf-8")
+    return path

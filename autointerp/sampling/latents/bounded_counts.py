@@ -18,27 +18,28 @@ _PENDING_ROWS = 1 << 20
 class BoundedCounts:
     """Counts of items by group: `count <= true count <= count + undercount`, 0 where nothing was dropped.
 
-    Why that holds. A summary has a bound M for each group, 0 at first, and for each item that it keeps a count c
-    and an undercount d <= M. Let t be the item's true count in all that the summary was fed. It holds that
+    Why that holds. A summary has a bound M for each group, 0 at first, and for each item that it keeps a
+    count c and an undercount d <= M. Let t be the item's true count in all that the summary was fed. It holds
+    that
 
         c <= t <= c + d  for every item kept,    t <= M  for every item not kept.              (*)
 
     - What is added is itself such a summary: its counts are exact, M = 0 and d = 0.
     - Merging adds up true counts t = t1 + t2. The new M is M1 + M2; counts of an item add up, with c = 0 on a
-      side that does not keep it; undercounts add up, with M of its side in place of d where a side does not keep
-      it. Adding the inequalities of (*) for the two sides gives (*) for the sum, and d <= M.
+      side that does not keep it; undercounts add up, with M of its side in place of d where a side does not
+      keep it. Adding the inequalities of (*) for the two sides gives (*) for the sum, and d <= M.
     - Dropping items of a group raises M to M' = max(M, max over dropped items of c + d). A dropped item has
       t <= c + d <= M'; for all others (*) is as it was, as M only grew.
 
-    So (*) holds after any steps in any order. `undercount` is d: it is 0 for an item that was there before the
-    first drop of its group and was never dropped. Without any drop every M is 0 and every count exact, whatever
-    the order.
+    So (*) holds after any steps in any order. `undercount` is d: it is 0 for an item that was there before
+    the first drop of its group and was never dropped. Without any drop every M is 0 and every count exact,
+    whatever the order.
 
-    The code keeps M - d, the credit, in place of d: it is 0 for what is added, and merging adds credits up with
-    0 on a side that does not keep the item, so that one sum by group and item does all.
+    The code keeps M - d, the credit, in place of d: it is 0 for what is added, and merging adds credits up
+    with 0 on a side that does not keep the item, so that one sum by group and item does all.
 
-    Memory: about 30 bytes per item kept, at most `cap` items a group, and as many rows again, or a million, that
-    wait to be added up. Cost: a group-by over what waits, amortised.
+    Memory: about 30 bytes per item kept, at most `cap` items a group, and as many rows again, or a million,
+    that wait to be added up. Cost: a group-by over what waits, amortised.
     """
 
     def __init__(self, groups: Mapping[str, Any], *, keep: int, cap: int) -> None:
@@ -92,7 +93,10 @@ class BoundedCounts:
         self._settle()
 
     def counts(self) -> pl.DataFrame:
-        """Every item kept: the group columns, `item`, `count`, `undercount` (Int64); by group, count, item."""
+        """Every item kept: the group columns, `item`, `count`, `undercount` (Int64).
+
+        By group, from the largest count to the smallest, of equal counts by item.
+        """
         self._settle()
         undercount = pl.col("bound").fill_null(0) - pl.col("credit")
         return (
@@ -104,8 +108,8 @@ class BoundedCounts:
     def top(self, n: int) -> pl.DataFrame:
         """The n items of each group with the largest counts: as `counts`, and `rank` (UInt32) from 0.
 
-        Of equal counts the smaller item comes first. An item of larger true count can be missing only if that is
-        at most the group's bound: see `dropped`.
+        Of equal counts the smaller item comes first. Truly as common as what is listed can be an item with a
+        smaller count and an undercount, or one that is not kept, up to the group's bound: see `dropped`.
         """
         rank = pl.int_range(pl.len(), dtype=pl.UInt32).over(self._names)
         return self.counts().with_columns(rank=rank).filter(pl.col("rank") < n)

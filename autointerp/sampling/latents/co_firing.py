@@ -1,5 +1,6 @@
-"""A chunk's firings -> with which other latents each chosen latent fires on the same token, and how closely."""
+"""A chunk's firings -> which other latents fire on the tokens of each chosen one, and how closely tied."""
 
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -25,11 +26,12 @@ _WORK_LIMIT = 20_000_000  # entries of a product at a time; about 8 bytes each
 class CoFiring:
     """Counts, for chosen latents, of the tokens on which each other latent fires as well.
 
-    The counts of a chunk are a product of two 0/1 matrices, (chosen x tokens) by (tokens x latents), computed for
-    some chosen latents at a time, so that a product has at most 20 million entries, or one row.
+    The counts of a chunk are a product of two 0/1 matrices, (chosen x tokens) by (tokens x latents), computed
+    for some chosen latents at a time, so that a product has at most 20 million entries and a row.
 
-    Memory: that, 16 bytes per firing on the tokens concerned, and at most `cap` others of about 30 bytes per
-    chosen latent. Cost: one step per pair of firings on one token of which the first is a chosen latent's.
+    Memory: that, 16 bytes per firing on the tokens concerned, 5 per token of the chunk, and at most `cap`
+    others of about 30 bytes per chosen latent. Cost of a chunk: a pass over its firings, and one step per
+    pair of firings on one token of which the first is a chosen latent's.
     """
 
     def __init__(
@@ -56,26 +58,19 @@ class CoFiring:
 
         Args:
             latent: sorted.
-            token_number: >= 0, one number per token of the chunk (such as row * width + position); a pair of
-                latent and token occurs once.
+            token_number: row * width + position, or another number >= 0 for each token of the chunk, small
+                enough for an array of that length. A latent has each token once.
 
         Raises:
             ValueError: the firings are not sorted by latent.
         """
         if (latent[1:] < latent[:-1]).any():
             raise ValueError("firings must be sorted by latent")
-        is_chosen = np.zeros(self._latent_count, bool)
-        is_chosen[self._chosen] = True
-        tokens, row = np.unique(token_number[is_chosen[latent]], return_inverse=True)
-        per_chosen = np.diff(np.searchsorted(latent, [self._chosen, self._chosen + 1], side="left"), axis=0)[
-            0
-        ]
-        chosen_by_token = sparse.csr_array(
-            (np.ones(row.size, np.int32), row, np.append(0, np.cumsum(per_chosen))),
-            shape=(len(self._chosen), len(tokens)),
-        )
-        token_by_latent = self._on_tokens(tokens, latent, token_number)
-        work = np.minimum(chosen_by_token @ np.diff(token_by_latent.indptr), self._latent_count)
+        if not latent.size:
+            return
+        chosen_by_token, token_by_latent = self._matrices(latent, token_number)
+        firings_on_token = np.diff(token_by_latent.indptr).astype(np.int64)
+        work = np.minimum(chosen_by_token @ firings_on_token, self._latent_count)
         for block in _blocks(work):
             self._counts.add(self._pairs(chosen_by_token[block] @ token_by_latent, self._chosen[block]))
 
@@ -99,11 +94,12 @@ class CoFiring:
 
             phi = (c N - n m) / sqrt(n m (N - n) (N - m)),  in [-1, 1]
 
-        By `value` latents that fire nearly everywhere would come first for every latent, by `lift` (or pointwise
-        mutual information) those that fired once, by chance; phi holds down both. Li et al. 2025 ("The geometry
-        of concepts: sparse autoencoder feature structure", Entropy 27, 344; arXiv 2410.19750) compare measures
-        of co-occurrence of latents and use it. Only others with phi > 0 are listed, more than chance would have:
-        there are none for a latent that fires on every token. Ties: larger value, then smaller index.
+        By `value` latents that fire nearly everywhere would come first for every latent, by `lift` (or
+        pointwise mutual information) those that fired once, by chance; phi holds down both. Li et al. 2025
+        ("The geometry of concepts: sparse autoencoder feature structure", Entropy 27, 344; arXiv 2410.19750)
+        compare measures of co-occurrence of latents and use it. Only others with phi > 0 are listed, more
+        than chance would have: there are none for a latent that fires on every token. Ties: larger value,
+        then smaller index.
 
         Where others were dropped as rare they cannot have ranked high: as phi falls when m grows and m >= c,
         phi <= sqrt(c / n) of any of them, and c is at most the bound of the drop.
@@ -134,19 +130,30 @@ class CoFiring:
         listed = ranked.filter(pl.col("rank") < rank_count)
         return listed.select(*CO_FIRING_SCHEMA).cast(CO_FIRING_SCHEMA)  # type: ignore[arg-type]
 
-    def _on_tokens(
-        self,
-        tokens: Integer[np.ndarray, " token"],
-        latent: UInt32[np.ndarray, " firing"],
-        token_number: Integer[np.ndarray, " firing"],
-    ) -> sparse.csr_array:
-        """Which latents fire on each of the tokens: 1 where one does."""
-        row = np.searchsorted(tokens, token_number)
-        is_there = row < len(tokens)
-        is_there[is_there] = tokens[row[is_there]] == token_number[is_there]
-        row, column = row[is_there], latent[is_there].astype(np.int64)
-        ones = np.ones(row.size, np.int32)
-        return sparse.csr_array((ones, (row, column)), shape=(len(tokens), self._latent_count))
+    def _matrices(
+        self, latent: UInt32[np.ndarray, " firing"], token_number: Integer[np.ndarray, " firing"]
+    ) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """Chosen by token, and token by latent: 1 for a firing. Of tokens on which a chosen latent fires."""
+        is_chosen = np.zeros(self._latent_count, bool)
+        is_chosen[self._chosen] = True
+        on = token_number[is_chosen[latent]]
+        is_concerned = np.zeros(int(token_number.max()) + 1, bool)
+        is_concerned[on] = True
+        number = np.cumsum(is_concerned, dtype=np.int32) - 1  # of a token among those concerned
+        count = int(number[-1]) + 1
+        # Firings are sorted by latent, and so those of chosen latents are the rows of the first, end to end.
+        ends = np.searchsorted(latent, self._chosen, side="right")
+        per_chosen = ends - np.searchsorted(latent, self._chosen, side="left")
+        first = sparse.csr_array(
+            (np.ones(on.size, np.int32), number[on], np.append(0, np.cumsum(per_chosen))),
+            shape=(len(self._chosen), count),
+        )
+        is_there = is_concerned[token_number]
+        row, column = number[token_number[is_there]], latent[is_there].astype(np.int32)
+        second = sparse.csr_array(
+            (np.ones(row.size, np.int32), (row, column)), shape=(count, self._latent_count)
+        )
+        return first, second
 
     @staticmethod
     def _pairs(product: sparse.csr_array, chosen: UInt32[np.ndarray, " some"]) -> pl.DataFrame:
@@ -159,8 +166,8 @@ class CoFiring:
 
 
 def _blocks(work: Int64[np.ndarray, " chosen"]) -> list[slice]:
-    """Consecutive rows with at most _WORK_LIMIT entries together, or one row."""
+    """Consecutive rows with at most _WORK_LIMIT entries together, the first row not counted."""
     block = np.cumsum(work) // _WORK_LIMIT
     bounds = np.flatnonzero(np.diff(block)) + 1
     edges = [0, *bounds.tolist(), len(work)]
-    return [slice(low, high) for low, high in zip(edges, edges[1:], strict=False) if low < high]
+    return [slice(low, high) for low, high in pairwise(edges) if low < high]

@@ -1,9 +1,9 @@
 """|activation| -> log-scale histograms of each latent, and from them quantiles, strata and drawings.
 
-The bins are those of DDSketch (Masson, Rim and Lee 2019, "DDSketch: a fast and fully-mergeable quantile sketch
-with relative-error guarantees", VLDB 12) with relative accuracy 1 % and no bound on their number: bin b holds
-(BASE^(b-1), BASE^b], and 2 BASE^b / (1 + BASE), which stands for all of it, lies within 1 % of each of its
-values. Histograms of two parts add up to that of the whole, bin by bin.
+The bins are those of DDSketch (Masson, Rim and Lee 2019, "DDSketch: a fast and fully-mergeable quantile
+sketch with relative-error guarantees", VLDB 12) with relative accuracy 1 % and no bound on their number: bin
+b holds (BASE^(b-1), BASE^b], and 2 BASE^b / (1 + BASE), which stands for all of it, lies within 1 % of each
+of its values. Histograms of two parts add up to that of the whole, bin by bin.
 """
 
 import math
@@ -26,10 +26,11 @@ __all__ = [
 ]
 
 BASE = 1.01 / 0.99
+_LOG_BASE = math.log(BASE)
 
-LOWEST_BIN = math.ceil(math.log(2.0**-149) / math.log(BASE))
+LOWEST_BIN = math.ceil(math.log(2.0**-149) / _LOG_BASE)
 """Bin of the smallest float32 above 0."""
-HIGHEST_BIN = math.ceil(math.log(float(np.finfo(np.float32).max)) / math.log(BASE))
+HIGHEST_BIN = math.ceil(math.log(float(np.finfo(np.float32).max)) / _LOG_BASE)
 """Bin of the largest finite float32."""
 
 HISTOGRAM_SCHEMA = {"latent": pl.UInt32, "bin": pl.Int32, "count": pl.UInt32}
@@ -53,8 +54,8 @@ _FIRST_VALUES = _first_values()
 def bins_of(values: Float32[np.ndarray, " value"]) -> Int32[np.ndarray, " value"]:
     """The bin of each |value|: ceil(log |value| / log BASE), settled by a table where rounding decides.
 
-    So x of bin b has exactly `first value of b <= |x| < first value of b + 1`, and cutting by bins agrees with
-    cutting by the values that `strata_edges` gives.
+    So x of bin b has exactly `first value of b <= |x| < first value of b + 1`, and cutting by bins agrees
+    with cutting by the values that `strata_edges` gives.
 
     Raises:
         ValueError: a value is 0 or not finite: that is no firing.
@@ -62,7 +63,7 @@ def bins_of(values: Float32[np.ndarray, " value"]) -> Int32[np.ndarray, " value"
     size = np.abs(values)
     if not ((size > 0) & (size < np.inf)).all():
         raise ValueError("activations of firings must be finite and not 0")
-    guess = np.ceil(np.log(size, dtype=np.float64) / math.log(BASE)).astype(np.int32) - LOWEST_BIN
+    guess = np.ceil(np.log(size, dtype=np.float64) / _LOG_BASE).astype(np.int32) - LOWEST_BIN
     guess = np.clip(guess, 0, HIGHEST_BIN - LOWEST_BIN)
     guess += size >= _FIRST_VALUES[guess + 1]
     guess -= size < _FIRST_VALUES[guess]
@@ -72,8 +73,8 @@ def bins_of(values: Float32[np.ndarray, " value"]) -> Int32[np.ndarray, " value"
 class Histograms:
     """Histograms of |value| of any latents, filled by any parts in any order.
 
-    Memory: 16 bytes per non-empty bin of a latent; twice that, or 16 MB more, while parts wait to be added up.
-    A latent whose values span a factor of 1000 has at most 346 bins. Cost of a part: one sort.
+    Memory: 16 bytes per non-empty bin of a latent; twice that, or 16 MB more, while parts wait to be added
+    up. A latent whose values span a factor of 1000 has at most 346 bins. Cost of a part: one sort.
     """
 
     def __init__(self) -> None:
@@ -121,9 +122,9 @@ class Histograms:
 def quantiles(histograms: pl.DataFrame, levels: Sequence[float]) -> pl.DataFrame:
     """Quantiles of each latent's |value| by nearest rank, each within 1 % of the exact one.
 
-    The quantile at level q of n values is the ceil(q n)-th smallest, the smallest for q = 0. What is read is the
-    number that stands for its bin. Ranks are computed with a slack of one part in 10^12, so that 0.07 of 100
-    values is the 7th and not, by rounding, the 8th.
+    The quantile at level q of n values is the ceil(q n)-th smallest, the smallest for q = 0. What is read is
+    the number that stands for its bin. Ranks are computed with a slack of one part in 10^12, so that 0.07 of
+    100 values is the 7th and not, by rounding, the 8th.
 
     Args:
         histograms: HISTOGRAM_SCHEMA, in any order.
@@ -147,19 +148,19 @@ def quantiles(histograms: pl.DataFrame, levels: Sequence[float]) -> pl.DataFrame
 def strata_edges(histograms: pl.DataFrame, *, strata: int) -> pl.DataFrame:
     """Cut each latent's histogram into strata of counts as equal as its bins allow.
 
-    The j-th cut lies at the edge between bins whose count below is nearest to j/strata of all (of two as near,
-    the lower). A stratum keeps its number, 0 the weakest, whichever others come out empty; those are left out:
-    a latent that always fires at one value has the single stratum strata // 2. Strata of a latent meet without
-    a gap and cover every value.
+    The j-th cut lies at the edge between bins whose count below is nearest to j/strata of all (of two as
+    near, the lower). A stratum keeps its number, 0 the weakest, whichever others come out empty; those are
+    left out: a latent that always fires at one value has the single stratum strata // 2. Strata of a latent
+    meet without a gap and cover every value.
 
     Args:
         histograms: HISTOGRAM_SCHEMA, in any order.
         strata: how many, at most.
 
     Returns:
-        By latent and stratum: `latent` UInt32, `stratum` Int16; `lower_bin`, `upper_bin` Int32: bins lower_bin
-        <= b < upper_bin; `lower`, `upper` Float64: the same in values, float32 values lower <= |x| < upper (0
-        below the first, infinity above the last).
+        By latent and stratum: `latent` UInt32, `stratum` Int16; `lower_bin`, `upper_bin` Int32: bins
+        lower_bin <= b < upper_bin; `lower`, `upper` Float64: the same in values, float32 values lower <= |x|
+        < upper (0 below the first, infinity above the last).
     """
     count = pl.col("count").cast(pl.UInt64)
     upto, total = count.cum_sum().over("latent"), count.sum().over("latent")
@@ -190,7 +191,8 @@ def log_histogram(histograms: pl.DataFrame, *, bins: int) -> pl.DataFrame:
     Bars are runs of as many whole bins as it takes, from the latent's lowest; empty ones are left out.
 
     Returns:
-        By latent and height: `latent` UInt32, `lower` and `upper` Float64 (lower < |x| <= upper), `count` UInt64.
+        By latent and height: `latent` UInt32, `lower` and `upper` Float64 (lower < |x| <= upper), `count`
+        UInt64.
     """
     lowest, highest = pl.col("bin").min().over("latent"), pl.col("bin").max().over("latent")
     width = (highest - lowest + bins) // bins  # ceil((highest - lowest + 1) / bins)

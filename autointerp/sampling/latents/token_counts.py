@@ -1,6 +1,5 @@
 """Peaks and their contexts -> the most common tokens at, before and after each latent's peaks."""
 
-
 import numpy as np
 import polars as pl
 from jaxtyping import UInt32
@@ -23,8 +22,8 @@ class TokenCounts:
     A place without a token of text is not counted: before the first scored position stands a BOS token or
     nothing, after the last position nothing. So shares of `before` and `after` can add up to less than 1.
 
-    Memory: at most `cap` items of about 30 bytes per latent and place, and those that wait to be added up. The
-    cost of a chunk is a join and a group-by over its peaks, and one flat copy of its tokens.
+    Memory: at most `cap` items of about 30 bytes per latent and place, and those that wait to be added up.
+    The cost of a chunk is a join and a group-by over its peaks, and one flat copy of its tokens.
     """
 
     def __init__(self, latents: UInt32[np.ndarray, " latent"], *, keep: int = 512, cap: int = 2048) -> None:
@@ -44,8 +43,8 @@ class TokenCounts:
 
         Args:
             peaks: ROW_SCHEMA, one row per latent and context in which it fires, in any order.
-            contexts: `context`, `tokens` List(Int32), `first_scored`: one row for each context of the peaks, and
-                for others if that is handy.
+            contexts: `context`, `tokens` List(Int32), `first_scored`: one row for each context of the peaks,
+                and for others if that is handy.
 
         Raises:
             ValueError: a peak's context is missing, or its position lies past the end.
@@ -83,8 +82,9 @@ class TokenCounts:
     def frame(self, rank_count: int = 10) -> pl.DataFrame:
         """The most common tokens of each latent and place: TOKEN_SCHEMA, by latent, place and rank.
 
-        `rank` begins at 0; of equal counts the smaller token comes first. `share` is `count` over all peaks of
-        the latent, at the edge of a context or not; like `count` it is a lower bound where `undercount` > 0.
+        `rank` begins at 0; of equal counts the smaller token comes first. `share` is `count` over all peaks
+        of the latent, at the edge of a context or not; like `count` it is a lower bound unless `undercount`
+        is 0.
         """
         peaks = pl.DataFrame({"latent": self._latents, "peaks": self._peaks})
         places = pl.Series(PLACES)

@@ -64,13 +64,13 @@ class ContextRows:
 class LatentTotals:
     """Totals of all latents of one dictionary over the chunks seen; chunks may come in any order.
 
-    Counts, ends and maxima do not depend on the order at all, sums of floats not beyond rounding (64-bit sums,
-    about 1e-15 of `mass` per chunk).
+    Counts, ends and maxima do not depend on the order at all, sums of floats not beyond rounding (64-bit
+    sums, about 1e-15 of `mass` per chunk).
 
     A cluster within one chunk is counted there and forgotten. Of a cluster that reaches over chunks every
-    (latent, cluster) pair is kept, 8 bytes each, and counted once at the end. So memory is about 100 bytes per
-    latent plus those pairs; the cost of a chunk is one sort of its distinct (latent, context) pairs and a few
-    passes over its firings.
+    (latent, cluster) pair is kept, 8 bytes each, and counted once at the end. So memory is about 100 bytes
+    per latent plus those pairs; the cost of a chunk is one sort of its distinct (latent, context) pairs and a
+    few passes over its firings.
     """
 
     def __init__(self, latent_count: int) -> None:
@@ -143,7 +143,7 @@ class LatentTotals:
     def frame(self) -> pl.DataFrame:
         """TOTALS_SCHEMA, by latent."""
         clusters = self._clusters + _by_latent_and_split(self._pairs.keys(), self._latent_count)
-        by_split = clusters.reshape(self._latent_count, -1)
+        by_split = clusters.reshape(self._latent_count, 1 << _SPLIT_BITS)
         columns = {
             "latent": np.arange(self._latent_count),
             "tokens_fired": self._tokens,
@@ -191,7 +191,7 @@ class LatentTotals:
 
 
 class _Outermost:
-    """Of each latent the firing of smallest `order`: the first in the corpus, or the last by negative order."""
+    """Of each latent the firing of smallest `order`: the first, or by negative order the last."""
 
     def __init__(self, latent_count: int) -> None:
         self.order = np.full(latent_count, _NEVER)

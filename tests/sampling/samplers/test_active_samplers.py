@@ -87,11 +87,11 @@ def test_uniform_draws_firings_not_contexts():
 
 def test_strata_hold_what_they_say_and_the_highest_is_open_above():
     third = float(np.float32(0.1))  # a little more than 0.1 in float64
-    values = [0.05, -third, 0.1999, 0.2, 0.5, -1.0, 7.0, 0.3]
-    edges = _edges((4, 0, 0.1, 0.15), (4, 1, 0.15, 0.2), (4, 2, 0.5, 1.0))
+    values = [0.05, -third, 0.1999, 0.2, 0.5, -1.0, 7.0, 0.25]
+    edges = _edges((4, 0, 0.1, 0.15), (4, 1, 0.15, 0.25), (4, 2, 0.5, 1.0))
     sample = _sample(QuantileSampler(latents=LATENTS, count=9, seed=0, edges=edges), _chunk(values))
     strata = {context - 10: stratum for context, stratum in sample.select("context", "stratum").rows()}
-    assert strata == {1: 0, 2: 1, 4: 2, 5: 2, 6: 2}
+    assert strata == {1: 0, 2: 1, 3: 1, 4: 2, 5: 2, 6: 2}
     exact = _edges((4, 0, 0.0, third), (4, 1, third, 1.0))
     sample = _sample(QuantileSampler(latents=LATENTS, count=9, seed=0, edges=exact), _chunk([third]))
     assert sample["stratum"].to_list() == [1]
