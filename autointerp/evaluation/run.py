@@ -23,7 +23,7 @@ from autointerp.evaluation.inputs import (
     placed_all,
     with_demo_curve,
 )
-from autointerp.evaluation.sampling import sample_latents
+from autointerp.evaluation.sampling import refuse_absent_latents, sample_latents
 from autointerp.evaluation.statistics import report_of
 from autointerp.evaluation.steps import DENSITY, Findings, measure
 from autointerp.evaluation.work import Clock, Work
@@ -69,6 +69,7 @@ def evaluate(
     corpus = opened_corpus(suite.corpus)
     subject = loaded_subject(suite.subject)
     entries = placed_all(entries, subject, suite)
+    refuse_absent_latents(suite.sampling, entries)
     identity = identity_of(suite, subject, entries, corpus)
     with RunStore.open(
         directory, suite_toml=suite_toml(suite), identity=identity, replace_other=replace_other

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from autointerp.config import SamplingSection
+from autointerp.errors import SuiteError
 from autointerp.evaluation.inputs import Measurable
 from autointerp.evaluation.work import Work
 from autointerp.run_store import RunStore
@@ -25,9 +26,27 @@ from autointerp.sampling.spill import SpillPlan
 from autointerp.subject.direct_path import DirectPath, writes_to_stream
 from autointerp.subject.token_texts import token_texts
 
-__all__ = ["sample_latents", "spill_plan"]
+__all__ = ["refuse_absent_latents", "sample_latents", "spill_plan"]
 
 _READINGS = 4
+
+
+def refuse_absent_latents(section: SamplingSection, entries: Sequence[Measurable]) -> None:
+    """Refuse indices that no checkpoint has; a narrower checkpoint than others goes without those it lacks.
+
+    Raises:
+        SuiteError: there is one.
+    """
+    widest = max((entry.summary.latent_count for entry in entries), default=0)
+    absent = (
+        [index for index in section.latents if index >= widest] if isinstance(section.latents, tuple) else []
+    )
+    if section.enabled and absent:
+        raise SuiteError(
+            f"sampling.latents names latent {absent[0]}, which no checkpoint has",
+            where="suite",
+            remedy=f"the widest one has latents 0 to {widest - 1}",
+        )
 
 
 def spill_plan(suite_seed: int, section: SamplingSection, entries: Sequence[Measurable]) -> SpillPlan | None:
@@ -55,9 +74,6 @@ def sample_latents(
 
     Returns:
         `tables.COVERAGE`: one row per dictionary.
-
-    Raises:
-        SuiteError: a latent was asked for that a dictionary does not have.
     """
     section, seed = work.suite.sampling, work.suite.seed
     shares = SplitShares(section.explain_fraction, section.validate_fraction, section.score_fraction)
@@ -68,16 +84,19 @@ def sample_latents(
     going = [entry for entry in measurables if entry.summary.name not in left_out]
     token_count = int(read_tokens(work.store, cost.chunk_names)["token_count"].sum())
     total = _READINGS * len(cost.chunk_names) * len(going)
-    parts: list[dict[str, pl.DataFrame]] = [_left_out(left_out)]
+    documents_fired = _documents_fired(work, cost)
+    parts = [_left_out(left_out)]
     with work.progress.step("sampling latents", total=total, unit="chunk") as advance:
         path = DirectPath.of(work.subject)
         for entry in going:
             gathered = gather(
                 spilled, _dictionary(entry), _options(section, seed), token_count=token_count, advance=advance
             )
-            parts.append(_tables(work, entry, gathered, path))
+            parts.append(
+                _tables(work, entry, gathered, path)
+                | {"latents": _latents(entry.summary.name, gathered, documents_fired)}
+            )
     tables = _joined(parts)
-    tables["latents"] = _with_documents(tables["latents"], work, cost)
     tables["vocabulary"] = _vocabulary(work, tables)
     if isinstance(work.store, RunStore):
         write_tables(work.store, tables)
@@ -125,10 +144,7 @@ def _tables(
         ),
     }
     tables = {key: table_of(key, frame, checkpoint=name) for key, frame in frames.items()}
-    return tables | {
-        "contexts": gathered.contexts,
-        "latents": gathered.latents.with_columns(checkpoint=pl.lit(name)),
-    }
+    return tables | {"contexts": gathered.contexts}
 
 
 def _promoted(work: Work, entry: Measurable, gathered: Gathered, path: DirectPath | str) -> pl.DataFrame:
@@ -143,30 +159,33 @@ def _promoted(work: Work, entry: Measurable, gathered: Gathered, path: DirectPat
 
 def _left_out(reasons: Mapping[str, tuple[str, str]]) -> dict[str, pl.DataFrame]:
     rows = [{"checkpoint": name, "status": status, "reason": why} for name, (status, why) in reasons.items()]
-    empty = {name: pl.DataFrame(schema=schema) for name, schema in TABLES.items() if name != "latents"}
+    empty = {name: pl.DataFrame(schema=schema) for name, schema in TABLES.items()}
     return empty | {"coverage": pl.DataFrame(rows, schema=TABLES["coverage"])}
 
 
 def _joined(parts: Sequence[Mapping[str, pl.DataFrame]]) -> dict[str, pl.DataFrame]:
-    names = [name for name in TABLES if name != "vocabulary"]
-    tables = {
-        name: pl.concat([part[name] for part in parts if name in part], how="vertical_relaxed")
-        for name in names
-        if any(name in part for part in parts)
-    }
-    tables["contexts"] = tables["contexts"].unique("context", keep="first").sort("context")
-    return tables
+    tables = {name: pl.concat([part[name] for part in parts if name in part]) for name in TABLES}
+    return tables | {"contexts": tables["contexts"].unique("context", keep="first").sort("context")}
 
 
-def _with_documents(latents: pl.DataFrame, work: Work, cost: PassCost) -> pl.DataFrame:
-    """With the number of documents that each latent fires in, which the pass counted."""
+def _documents_fired(work: Work, cost: PassCost) -> pl.DataFrame:
+    """In how many documents each latent fires, as the pass counted; and in which share of all."""
     document_count = read_tokens(work.store, cost.chunk_names).height
-    counted = read_firing_totals(work.store, cost.chunk_names).select(
-        "checkpoint", pl.col("latent").cast(pl.UInt32), "documents_fired"
+    return read_firing_totals(work.store, cost.chunk_names).select(
+        "checkpoint",
+        pl.col("latent").cast(pl.UInt32),
+        "documents_fired",
+        document_density=pl.col("documents_fired") / document_count,
     )
-    return latents.join(counted, on=["checkpoint", "latent"], how="left", maintain_order="left").with_columns(
-        pl.col("documents_fired").fill_null(0),
-        document_density=pl.col("documents_fired").fill_null(0) / document_count,
+
+
+def _latents(name: str, gathered: Gathered, documents_fired: pl.DataFrame) -> pl.DataFrame:
+    own = documents_fired.filter(checkpoint=name).drop("checkpoint")
+    frame = gathered.latents.join(own, on="latent", how="left", maintain_order="left")
+    return table_of(
+        "latents",
+        frame.with_columns(pl.col("documents_fired", "document_density").fill_null(0)),
+        checkpoint=name,
     )
 
 

@@ -65,6 +65,8 @@ class ExampleGroup:
     """1 where the sampler has no strata."""
     is_in_run: bool
     """Whether the run has examples of this sampler for any latent of the dictionary."""
+    split: str | None
+    """The one that was asked for; None: all three."""
     kept: int
     """Examples that the run holds, of the splits asked for."""
     population: int
@@ -106,6 +108,7 @@ def example_groups(
                     stratum=stratum,
                     stratum_count=strata.get(name, 0) + 1,
                     is_in_run=name in strata,
+                    split=choice.split,
                     kept=size["kept"],
                     population=size["population"],
                     examples=examples,

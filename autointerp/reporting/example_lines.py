@@ -30,10 +30,7 @@ class _Piece:
     space: str
     word: str
     style: str
-
-    @property
-    def width(self) -> int:
-        return cell_len(self.space) + cell_len(self.word)
+    width: int
 
     def begins_word_behind(self, before: "_Piece") -> bool:
         return bool(self.space) or before.word.strip(" «»‹›")[-1:] in _BREAKS
@@ -90,36 +87,31 @@ def _piece(text: str, *, shade: int | None, is_focus: bool, is_marked: bool, wid
         word = f"{brackets[0]}{cut(word, width - len(space) - 2)}{brackets[1]}"
     elif is_focus:
         style = f"{_FOCUS_STYLE} {style}".strip()
-    return _Piece(space, cut(word, width - len(space)), style)
+    word = cut(word, width - len(space))
+    return _Piece(space, word, style, len(space) + cell_len(word))
 
 
 def _shown_range(pieces: Sequence[_Piece], focus: int, *, width: int, lines: int) -> tuple[int, int]:
     """The tokens around the focus that fit, two before it for one behind it while both sides last."""
     first, last = focus, focus + 1
-
-    def fits(first: int, last: int) -> bool:
-        return len(_wrapped(_with_cut_marks(pieces, first, last), width)) <= lines
-
-    can_left, can_right = first > 0, last < len(pieces)
-    turn = 0
-    while can_left or can_right:
+    surely_fits = (lines + 1) // 2 * width - 2  # since any two lines that follow one another exceed one
+    can_left, can_right, turn, total = True, True, 0, pieces[focus].width
+    while (can_left := can_left and first > 0) or (can_right and last < len(pieces)):
+        can_right = can_right and last < len(pieces)
         takes_left = can_left and (turn < _BEFORE or not can_right)
         turn = (turn + 1) % (_BEFORE + 1)
         wider = (first - 1, last) if takes_left else (first, last + 1)
-        if fits(*wider):
+        total += pieces[first - 1 if takes_left else last].width
+        if total <= surely_fits or len(_wrapped(_with_cut_marks(pieces, *wider), width)) <= lines:
             first, last = wider
-        elif takes_left:
-            can_left = False
             continue
-        else:
-            can_right = False
-            continue
-        can_left, can_right = can_left and first > 0, can_right and last < len(pieces)
+        total -= pieces[first - 1 if takes_left else last].width
+        can_left, can_right = can_left and not takes_left, can_right and takes_left
     return first, last
 
 
 def _with_cut_marks(pieces: Sequence[_Piece], first: int, last: int) -> list[_Piece]:
-    mark = _Piece("", _CUT_MARK, "dim")
+    mark = _Piece("", _CUT_MARK, "dim", cell_len(_CUT_MARK))
     before, after = [mark] * (first > 0), [mark] * (last < len(pieces))
     return [*before, *pieces[first:last], *after]
 
@@ -130,16 +122,22 @@ def _wrapped(pieces: Sequence[_Piece], width: int) -> list[list[_Piece]]:
     As in any text, the space at which a line is broken is not shown.
     """
     lines: list[list[_Piece]] = [[]]
+    used = 0
     for piece in pieces:
-        if lines[-1] and _width(lines[-1]) + piece.width > width:
-            kept, moved = _broken(lines[-1], piece, width)
-            lines[-1] = kept
-            lines.append([*moved, piece])
-            start = lines[-1][0]
-            lines[-1][0] = replace(start, space=start.space[1:])
+        if lines[-1] and used + piece.width > width:
+            lines[-1], moved = _broken(lines[-1], piece, width)
+            lines.append(_without_first_space([*moved, piece]))
+            used = _width(lines[-1])
         else:
             lines[-1].append(piece)
+            used += piece.width
     return lines
+
+
+def _without_first_space(pieces: list[_Piece]) -> list[_Piece]:
+    start = pieces[0]
+    shorter = replace(start, space=start.space[1:], width=start.width - len(start.space[:1]))
+    return [shorter, *pieces[1:]]
 
 
 def _broken(line: list[_Piece], following: _Piece, width: int) -> tuple[list[_Piece], list[_Piece]]:

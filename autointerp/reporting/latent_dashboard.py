@@ -137,14 +137,13 @@ def _remarks(view: LatentView) -> list[str]:
 
 
 def _legend(*, is_marked: bool) -> Text:
-    legend = Text("Examples", "bold")
+    legend = Text().append("Examples", "bold")
     if is_marked:
-        return legend.append("   «drawn» token, ‹others› on which it fires", "not bold dim")
-    legend.append("   share of its maximum:", "not bold dim")
+        return legend.append("   «drawn» token, ‹others› on which it fires", "dim")
+    legend.append("   up to", "dim")
     for index, shade in enumerate(SHADES):
-        legend.append(" ")
-        legend.append(f" to {20 * (index + 1)} % ", f"not bold black on {shade}")
-    return legend.append("  ").append("drawn", "underline").append(" token", "not bold dim")
+        legend.append(" ").append(f" {20 * (index + 1)} % ", f"black on {shade}")
+    return legend.append(" of its maximum; ", "dim").append("drawn", "underline")
 
 
 def _sampler_lines(
@@ -153,7 +152,8 @@ def _sampler_lines(
     head = groups[0]
     heading = Text("\n").append(visible(head.sampler), "bold")
     if not any(group.kept for group in groups):
-        why = "none of this latent" if head.is_in_run else "none in this run"
+        where = f" in split {head.split}" if head.split else ""
+        why = f"none of this latent{where}" if head.is_in_run else "none in this run"
         return [Text(f"\n{visible(head.sampler)}: {why}", "dim")]
     if head.meaning:
         heading.append(f"  {head.meaning}", "not bold")
@@ -183,9 +183,9 @@ def _drawn_words(group: ExampleGroup) -> str:
 def _example_rows(
     view: LatentView, group: ExampleGroup, example: Example, *, width: int, is_marked: bool
 ) -> list[Text]:
-    margin = Text(f"  {example.split:<{_SPLIT_WIDTH}} ", "dim", no_wrap=True)
+    margin = Text(no_wrap=True).append(f"  {example.split:<{_SPLIT_WIDTH}} ", "dim")
     value = "silent" if example.value is None else strength(example.value)
-    margin.append(f"{value:>{_VALUE_WIDTH}}  ", "dim" if example.value is None else "not dim")
+    margin.append(f"{value:>{_VALUE_WIDTH}}  ", "dim" if example.value is None else "")
     texts = example_lines(
         example,
         width=width - _MARGIN,

@@ -117,9 +117,7 @@ def _token_row(found: TokenCount) -> tuple[str, str]:
 
 
 def _logit_row(found: TokenLogit) -> tuple[str, str]:
-    return quoted(found.text), numbers.signed(
-        found.logit, numbers.decimals_for(found.logit, found.logit * 1.05)
-    )
+    return quoted(found.text), numbers.signed(found.logit, 2 if abs(found.logit) >= 0.1 else 4)
 
 
 def _nearest_row(found: Neighbour) -> tuple[str, str]:

@@ -1,15 +1,15 @@
 """A run directory -> rows of its `latents/*.parquet`, checked: one clear line where they cannot be used."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from polars import selectors as cs
 
 from autointerp.errors import BadInputError
-from autointerp.reporting.json_file import read_report
 from autointerp.sampling.latents.tables import TABLES
 
 __all__ = ["LatentTableError", "LatentTables", "nearest_name_remedy", "open_latent_tables"]
@@ -61,7 +61,7 @@ class LatentTables:
         """The error that says what is wrong with a table."""
         return LatentTableError(what, where=self.file(name), remedy=_AGAIN)
 
-    def _require_columns(self, name: str, found: pl.Schema) -> None:
+    def _require_columns(self, name: str, found: Mapping[str, Any]) -> None:
         wanted = TABLES[name]
         wrong = [column for column, kind in wanted.items() if found.get(column) != kind]
         if wrong:
@@ -90,6 +90,8 @@ class LatentTables:
         names = found["checkpoint"].to_list()
         nulls: set[str] = set()
         if (self.run / "report.json").exists():
+            from autointerp.reporting.json_file import read_report  # not needed where a name is given
+
             summaries = read_report(self.run).checkpoints
             nulls = {summary.name for summary in summaries if summary.role == "null"}
         sampled = found.filter(pl.col("status") == "measured")["checkpoint"].to_list()

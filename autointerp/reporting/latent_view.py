@@ -29,6 +29,7 @@ __all__ = [
 
 _BIN_RATIO = 1.01 / 0.99
 """Bin b of the histograms holds magnitudes in (ratio^(b - 1), ratio^b]."""
+_LARGEST_BIN = 35_000  # the ratio to this power is about the largest float64
 _MOST_BARS = 40
 _QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 _SPLITS = ("explain", "validate", "score")
@@ -173,7 +174,7 @@ def latent_view(
         sampling_weight=row["sampling_weight"],
         stratum=row["stratum"] or None,
         firing=_firing(tables, name, row),
-        histogram=_bars(tables.rows("histograms", where & (pl.col("unit") == "firing"))),
+        histogram=_bars(tables, where & (pl.col("unit") == "firing")),
         tokens=_tokens(tables, where),
         promoted=promoted["promoted"],
         demoted=promoted["demoted"],
@@ -270,11 +271,14 @@ def _text_size(tables: LatentTables, checkpoint: str) -> tuple[int, int]:
     )
 
 
-def _bars(bins: pl.DataFrame) -> tuple[HistogramBar, ...]:
+def _bars(tables: LatentTables, where: pl.Expr) -> tuple[HistogramBar, ...]:
     """Neighbouring bins added up until at most 40 bars are left; those between others may be empty."""
+    bins = tables.rows("histograms", where)
     if bins.is_empty():
         return ()
     first, last = int(bins["bin"].min()), int(bins["bin"].max())  # type: ignore[arg-type]  # there are some
+    if max(-first, last) > _LARGEST_BIN:
+        raise tables.damaged("histograms", "a bin lies beyond all numbers")
     width = math.ceil((last - first + 1) / _MOST_BARS)
     bars = bins.group_by((pl.col("bin") - first) // width).agg(pl.col("count").cast(pl.UInt64).sum())
     counts = dict(bars.iter_rows())

@@ -12,6 +12,8 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     Tokenizers may leave a space out where a text begins, so each token is decoded behind another one, whose
     text is then taken off. A special token reads as its name; one that is part of a character as U+FFFD.
     """
+    if not ids:
+        return []
     anchor = _anchor(tokenizer)
     special = set(tokenizer.all_special_ids)
     options = {"clean_up_tokenization_spaces": False, "skip_special_tokens": False}

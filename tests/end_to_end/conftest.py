@@ -81,7 +81,10 @@ path = "relu"
 @pytest.fixture(scope="session")
 def sampled_suite(tiny_suite) -> Path:
     """The same suite with latents sampled, a few of each."""
-    sampled = "[sampling]\nlatent_count = 12\nexamples = 3\nstrata = 2\nleast_documents = 1\n"
+    sampled = (
+        "[sampling]\nlatent_count = 12\nexamples = 3\nstrata = 2\nleast_documents = 1\n"
+        "duplicate_similarity = 1.0\n"  # all texts are made of the same few words
+    )
     path = tiny_suite.with_name("sampled.toml")
     text = tiny_suite.read_text(encoding="utf-8").replace("[sampling]\nenabled = false\n", sampled)
     path.write_text(text, encoding="utf-8")

@@ -1,7 +1,8 @@
 """A small but complete run directory with tables of latents, every number of it counted from its own text.
 
-Latents of each dictionary: 0 is dead, 1 fires in one document only (undefined), 2 is live but not sampled, the
-others are live and sampled; latent n > 2 fires on the n-th most common token and, more weakly, behind it.
+Latents of each dictionary: 0 is dead, 1 fires in one document only (undefined), 2 is live but not sampled,
+the others are live and sampled; latent n > 2 fires on the n-th most common token and, more weakly, behind it.
+The last one fires on every other token.
 """
 
 import dataclasses
@@ -248,7 +249,12 @@ def token_rows(latent, found, contexts):
 def neighbour_rows(latent, firings):
     own = firings[latent]
     rows = [
-        {"latent": latent, "kind": "decoder_cosine", "rank": rank, "other": (latent + 3 + rank) % LATENT_COUNT}
+        {
+            "latent": latent,
+            "kind": "decoder_cosine",
+            "rank": rank,
+            "other": (latent + 3 + rank) % LATENT_COUNT,
+        }
         | {"value": 0.9 - rank / 10, "lift": None}
         for rank in range(4)
     ]

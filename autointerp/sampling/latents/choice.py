@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int64
 
-from autointerp.errors import SuiteError
 from autointerp.sampling.samplers.hashing import hashed
 from autointerp.sampling.samplers.sampler import SPLITS
 
@@ -86,7 +85,7 @@ def judged(totals: pl.DataFrame, choice: Choice, *, token_count: int) -> pl.Data
     )
 
 
-def choose(latents: pl.DataFrame, choice: Choice, *, checkpoint: str, seed: int) -> pl.DataFrame:
+def choose(latents: pl.DataFrame, choice: Choice, *, seed: int) -> pl.DataFrame:
     """The sampled latents: `latent`, `sampling_weight`, `stratum`, by latent.
 
     A weight is the number of latents that fire for which a sampled one stands, so that weighted sums over
@@ -96,16 +95,12 @@ def choose(latents: pl.DataFrame, choice: Choice, *, checkpoint: str, seed: int)
 
     Args:
         latents: from `judged`.
-        choice: which.
-        checkpoint: the dictionary's name, for messages.
+        choice: which; of a list, what the dictionary has.
         seed: of the order.
-
-    Raises:
-        SuiteError: an index that the dictionary does not have.
     """
     live = latents.filter(pl.col("tokens_fired") > 0)
     if isinstance(choice.latents, tuple):
-        return _named(latents, choice.latents, checkpoint)
+        return _named(latents.height, choice.latents)
     if choice.latents == "all":
         return _weighted(live.with_columns(stratum=pl.lit("")), live.with_columns(stratum=pl.lit("")))
     order = in_random_order(latents.height, seed=seed)
@@ -119,15 +114,9 @@ def choose(latents: pl.DataFrame, choice: Choice, *, checkpoint: str, seed: int)
     return _weighted(_dealt(live, choice.count), live)
 
 
-def _named(latents: pl.DataFrame, wanted: Sequence[int], checkpoint: str) -> pl.DataFrame:
-    beyond = sorted({index for index in wanted if index >= latents.height})
-    if beyond:
-        raise SuiteError(
-            f"sampling.latents names latent {beyond[0]}; it has {latents.height}",
-            where=checkpoint,
-            remedy=f"name some of 0 to {latents.height - 1}",
-        )
-    chosen = pl.DataFrame({"latent": sorted(set(wanted))}, schema={"latent": pl.UInt32})
+def _named(latent_count: int, wanted: Sequence[int]) -> pl.DataFrame:
+    there = sorted({index for index in wanted if index < latent_count})
+    chosen = pl.DataFrame({"latent": there}, schema={"latent": pl.UInt32})
     return chosen.with_columns(sampling_weight=pl.lit(None, dtype=pl.Float64), stratum=pl.lit(""))
 
 

@@ -105,12 +105,11 @@ def gather(
         advance: told of every quarter of a chunk that is read.
 
     Raises:
-        SuiteError: a latent was asked for that the dictionary does not have.
         RunStoreError: a shard is missing.
     """
     reading = _Reading(spilled, dictionary, advance)
     totals = judged(reading.totals(), options.choice, token_count=token_count)
-    chosen = choose(totals, options.choice, checkpoint=dictionary.name, seed=options.seed)
+    chosen = choose(totals, options.choice, seed=options.seed)
     latents = chosen["latent"].to_numpy()
     reading.choose(latents)
     first = _First.of(reading, latents, options)
