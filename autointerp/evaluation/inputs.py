@@ -25,6 +25,7 @@ from autointerp.subject.subject_model import SubjectModel
 
 __all__ = [
     "Measurable",
+    "computing",
     "context_options",
     "identity_of",
     "in_memory",
@@ -336,7 +337,14 @@ def placed(entry: Measurable, subject: SubjectModel, suite: Suite) -> Measurable
     notes = agreement_notes(given, subject, suite)
     input_site = None if reads == site else reads
     at_home = given.sae.device == subject.device
-    sae = given.sae if at_home else on_device(given.sae, device=subject.device)
+    sae = computing(given.sae if at_home else on_device(given.sae, device=subject.device), suite)
     checkpoint = Checkpoint(given.name, sae, site, input_site)
     summary = replace(entry.summary, site=site, input_site=input_site, notes=(*entry.summary.notes, *notes))
     return replace(entry, checkpoint=checkpoint, summary=summary)
+
+
+def computing(sae: SparseAutoencoder, suite: Suite) -> SparseAutoencoder:
+    """The dictionary in the precision that the suite asks for, if that is not the usual one."""
+    if suite.dictionary_dtype == "float32":
+        return sae
+    return on_device(sae, device=sae.device, dtype=getattr(torch, suite.dictionary_dtype))

@@ -1,13 +1,13 @@
 """The steps of a run: calibrate -> look once -> add nulls -> one pass over the text -> observations."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 import torch
 
 from autointerp.evaluation.first_look import first_look
-from autointerp.evaluation.inputs import Measurable
+from autointerp.evaluation.inputs import Measurable, computing
 from autointerp.evaluation.nulls import nulls
 from autointerp.evaluation.sampling import spill_plan
 from autointerp.evaluation.work import Work, told
@@ -58,6 +58,7 @@ def measure(work: Work, entries: Sequence[Measurable]) -> Findings:
     with work.clock.step("nulls"):
         sound = [entry for entry in entries if entry.summary.name not in stopped]
         made, skipped = nulls(work, sound, calibration)
+        made = [_computing(entry, work) for entry in made]
     with work.clock.step("activation pass"):
         going = [entry for entry in made if entry.summary.name not in skipped]
         cost = _pass(work, [*sound, *going], calibration)
@@ -108,6 +109,12 @@ def _read_calibration(frame: pl.DataFrame) -> SiteCalibration:
     row = frame.row(0, named=True)
     mean, unit_mean = (torch.tensor(row[name], dtype=torch.float64) for name in ("mean", "unit_mean"))
     return SiteCalibration(mean, unit_mean, row["mean_squared_norm"], row["token_count"])
+
+
+def _computing(entry: Measurable, work: Work) -> Measurable:
+    """A null in the precision of what it is compared with."""
+    sae = computing(entry.checkpoint.sae, work.suite)
+    return replace(entry, checkpoint=replace(entry.checkpoint, sae=sae))
 
 
 def _pass(work: Work, entries: Sequence[Measurable], calibration: Mapping[str, SiteCalibration]) -> PassCost:

@@ -24,6 +24,7 @@ CONTEXT_SHARD = {
     "documents": pl.List(pl.String),  # all that it holds text of; several only where documents are packed
     "start": pl.UInt32,  # where it begins in its document (packed: in its bundle), in tokens
     "first_scored": pl.UInt32,  # position of its first token of text
+    "unscored": pl.List(pl.UInt32),  # positions behind it that are no text: EOS (packed), the chat template's
     "tokens": pl.List(pl.Int32),  # BOS included where the run puts one
 }
 """One row per context of a chunk, in the order of the corpus; its number names the context in the chunk."""
@@ -104,6 +105,9 @@ def _frame(
             "documents": [ids[np.unique(row[row >= 0])].tolist() for row in documents],
             "start": start,
             "first_scored": rows.first_scored[order],
+            "unscored": [
+                np.flatnonzero((row < 0) & (np.cumsum(row >= 0) > 0)).astype(np.uint32) for row in documents
+            ],
             "tokens": tokens,
         },
         schema=CONTEXT_SHARD,

@@ -1,8 +1,8 @@
 """Pre-activations -> where a silent latent came closest to firing.
 
 By how much a latent stays below what fires: of TopK, below the least that passed on the token (or 0, where
-fewer than k were positive); of JumpReLU, below its threshold; of ReLU, below 0; of a gated dictionary, its
-gate below 0. Other activation functions have no such distance: `has_margins` says so.
+fewer than k were positive); of JumpReLU, below its threshold; of ReLU, below 0; of a gated dictionary, the
+one of its gate and its magnitude that is farther below 0. It is 0 where a tie was lost. Other activation functions have no such distance: `has_margins` says so.
 
 Only some latents are followed, since this needs their pre-activations: 2 T d_model flops each for T tokens,
 and an array of T numbers each while a batch goes by. Kept is, of each latent and document, the context in
@@ -55,7 +55,9 @@ def margins(
         fired: what fired on the same tokens.
     """
     if isinstance(activation, Gated):
-        return -(pre + activation.gate_bias[latents])
+        # Both must be above 0. The magnitude is scale * p + bias: over its scale, in units of p.
+        magnitude_bias = activation.magnitude_bias[latents] / activation.magnitude_scale[latents]
+        return -(pre + torch.minimum(activation.gate_bias[latents], magnitude_bias))
     if isinstance(activation, JumpReLU):
         return activation.threshold[latents].clamp_min(0) - pre
     if isinstance(activation, ReLU):
@@ -125,7 +127,8 @@ class NearMisses:
         if not len(self._latents):
             return
         margin = margins(sae.activation, sae.pre_activations_of(x, self._latents), self._latents, fired)
-        # What fires is known; computed once more, a product may be off by a rounding and seem to stay below.
+        # What fires is known; computed once more, a product may be off by a rounding and say otherwise.
+        margin = margin.clamp_min(0)
         column = self._columns(sae.latent_count)[fired.indices]
         is_followed = column >= 0
         margin[fired.token_indices()[is_followed], column[is_followed]] = -1.0
@@ -149,9 +152,9 @@ class NearMisses:
         """NEAR_MISS_SHARD; the contexts in which a latent fired are not among them."""
         if not len(self._document) or not len(self._latents):
             return pl.DataFrame(schema=NEAR_MISS_SHARD)
-        # A latent that fires has a margin of 0 or less on that token, which is its least in the context.
+        # A latent that fires has a margin below 0 on that token, which is its least in the context.
         margin, position = self._margin.cpu().numpy(), self._position.cpu().numpy()
-        margin = np.where(margin > 0, margin, np.inf)
+        margin = np.where(margin >= 0, margin, np.inf)
         starts = np.flatnonzero(np.diff(self._document, prepend=-1))
         least = np.minimum.reduceat(margin, starts, axis=0)
         is_least = margin == np.repeat(least, np.diff(starts, append=len(margin)), axis=0)

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from autointerp.sampling.latents.decoder_neighbours import nearest_latents
 from evaluate import Spent, described, headline, peak_bytes, spread, timed
 from plain_loop import DenseTopK
 from torch import Tensor
@@ -34,6 +33,7 @@ from workload import CONTEXT_LENGTH, CONTEXTS_PER_DOCUMENT, LAYER, Workload
 from autointerp.run_store import RunStore
 from autointerp.sampling.activation_pass import ActivationPass, PassCost, read_tokens
 from autointerp.sampling.latents.choice import Choice, followed_latents
+from autointerp.sampling.latents.decoder_neighbours import nearest_latents
 from autointerp.sampling.latents.gathering import Dictionary, GatherOptions, gather
 from autointerp.sampling.latents.sides import SplitShares
 from autointerp.sampling.latents.spilled import Spilled, document_sides

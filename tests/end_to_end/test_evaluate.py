@@ -306,3 +306,16 @@ def test_a_run_with_failures_measures_what_failed_again(finished, tiny_suite, tm
     second = autointerp.evaluate(load_suite(tiny_suite), out=tmp_path / "run")
     assert not second.failures
     assert second.results == report.results
+
+
+def test_dictionaries_compute_in_bfloat16_when_asked(tiny_suite, tmp_path, finished):
+    suite = load_suite(tiny_suite, overrides=["dictionary_dtype=bfloat16"])
+    report = autointerp.evaluate(suite, out=tmp_path / "run")
+    exact = {(r.checkpoint, r.metric, str(r.slice)): r.outcome for r in finished[1].results}
+    gaps = []
+    for result in report.results:
+        usual = exact[result.checkpoint, result.metric, str(result.slice)]
+        assert result.outcome.status == usual.status
+        if result.metric == "reconstruction.normalized_mse" and not result.slice:
+            gaps.append(abs(result.outcome.estimate.value - usual.estimate.value))
+    assert len(gaps) == 3 and 0 < max(gaps) < 0.05

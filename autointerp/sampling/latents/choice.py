@@ -25,8 +25,8 @@ class Choice:
     """Which latents of a dictionary are sampled."""
 
     latents: Wanted = "random"
-    """`random`: uniformly among those that fire. `stratified`: as many from each decade of density. `all`:
-    all that fire. Else indices."""
+    """`random`: uniformly among those that fire. `stratified`: as many from each decade of density (as
+    `random` where there are more decades than `count`). `all`: all that fire. Else indices."""
     count: int = 200
     """How many, for `random` and `stratified`."""
     least_documents: int = 2
@@ -111,6 +111,8 @@ def choose(latents: pl.DataFrame, choice: Choice, *, seed: int) -> pl.DataFrame:
         live = live.with_columns(stratum=pl.lit(""))
         return _weighted(live.sort("place").head(choice.count), live)
     live = live.with_columns(stratum=_decades(live["density"].to_numpy()))
+    if live["stratum"].n_unique() > choice.count:  # nobody would stand for the decades that go without
+        live = live.with_columns(stratum=pl.lit(""))
     return _weighted(_dealt(live, choice.count), live)
 
 

@@ -14,6 +14,7 @@ import polars as pl
 from jaxtyping import Bool
 
 from autointerp.sampling.latents.spilled import Spilled
+from autointerp.sampling.latents.tables import CONTEXTS
 from autointerp.sampling.samplers.hashing import hashed, uniform
 from autointerp.sampling.samplers.sampler import SPLITS
 
@@ -72,7 +73,8 @@ def contexts_of(spilled: Spilled, wanted: pl.Series) -> pl.DataFrame:
     return (
         pl.concat(found, how="diagonal")
         .unique("context", keep="first", maintain_order=True)
-        .select("context", "document", "cluster", side.alias("split"), "start", "first_scored", "tokens")
+        .with_columns(side)
+        .select(*CONTEXTS)
         .sort("context")
     )
 

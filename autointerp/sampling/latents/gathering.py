@@ -231,8 +231,10 @@ def _second(
     neighbours: pl.DataFrame,
 ) -> list[pl.DataFrame]:
     arguments = {"latents": latents, "count": options.examples, "seed": options.seed}
-    edges = strata_edges(first.peaks.frame(), strata=options.strata)
-    per_stratum = -(-options.examples // options.strata)
+    # No more than `examples` in all, hence no more strata.
+    strata = min(options.strata, options.examples)
+    edges = strata_edges(first.peaks.frame(), strata=strata)
+    per_stratum = options.examples // strata
     at_peak = first.tokens.frame().filter(pl.col("place") == "at", pl.col("rank") < _PEAK_TOKENS)
     near = (
         neighbours.filter(pl.col("rank") < _NEIGHBOURS).select("latent", "other").unique(maintain_order=True)
@@ -272,11 +274,15 @@ def _separated(
     group = ("sampler", "latent", "split", "stratum")
     before = drawn.group_by(group).agg(before=pl.len())
     after = kept.group_by(group).agg(after=pl.len())
-    # What is left stands for what went, too.
+    # What is left stands for what went, too, and takes its ranks.
     kept = (
-        kept.join(before, on=group, maintain_order="left")
+        kept.sort(*group, "rank")
+        .join(before, on=group, maintain_order="left")
         .join(after, on=group, maintain_order="left")
-        .with_columns(weight=pl.col("weight") * pl.col("before") / pl.col("after"))
+        .with_columns(
+            weight=pl.col("weight") * pl.col("before") / pl.col("after"),
+            rank=pl.int_range(pl.len(), dtype=pl.UInt32).over(group),
+        )
         .select(*SAMPLE_SCHEMA, "sampler")
     )
     examples = windowed(kept, contexts, options.window, seed=options.seed)

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int, Int64, UInt64
 from autointerp.errors import RunStoreError
 from autointerp.sampling.samplers.hashing import hashed
 from autointerp.sampling.samplers.sampler import SPLITS
+from autointerp.sampling.samplers.text_places import TextPlaces
 
 __all__ = ["LEAK_SCHEMA", "NGRAM", "leaks", "ngram_hashes", "refuse_leaks"]
 
@@ -88,8 +89,9 @@ def leaks(examples: pl.DataFrame, contexts: pl.DataFrame, *, length: int = NGRAM
         examples: `latent`, `split` (index into SPLITS), `context`, `focus` (position in the context, BOS
             included); other columns and the order of rows do not matter. A focus before the text counts as
             its first token.
-        contexts: `context`, `first_scored`, `tokens`, of at least the contexts of the examples. All tokens
-            from `first_scored` on are text. Rows of equal id are one context.
+        contexts: `context`, `first_scored`, `tokens` and, where some tokens behind the first scored one are
+            no text, `unscored`: of at least the contexts of the examples. Rows of equal id are one context.
+            What is no text is passed over: a chat template, which all documents share, is no passage.
         length: tokens of an n-gram.
 
     Returns:
@@ -162,21 +164,19 @@ class _Text:
     """The n-grams of distinct contexts, one context after another."""
 
     ids: pl.DataFrame
-    """`context`, its place here as `row`, its `size` in tokens and its `first_scored`."""
+    """`context`, its place here as `row`, its `size` in tokens."""
+    places: TextPlaces
     hashes: UInt64[np.ndarray, " ngram"]
     offsets: Int64[np.ndarray, " offset"]
     length: int
 
     @classmethod
     def of(cls, contexts: pl.DataFrame, length: int) -> "_Text":
-        frame = (
-            contexts.select("context", "first_scored", "tokens").unique("context", keep="any").sort("context")
-        )
-        text = frame.select(pl.col("tokens").list.slice("first_scored"))["tokens"]
-        tokens = text.explode(empty_as_null=False, keep_nulls=False).to_numpy()
-        lengths = text.list.len().to_numpy().astype(np.int64)
-        ids = frame.select("context", "first_scored", size=pl.col("tokens").list.len()).with_row_index("row")
-        return cls(ids, *ngram_hashes(tokens, lengths, length=length), length)
+        frame = contexts.unique("context", keep="any").sort("context")
+        places = TextPlaces.of(frame)
+        tokens = frame["tokens"].explode(empty_as_null=False, keep_nulls=False).to_numpy()[places.token]
+        ids = frame.select("context", size=pl.col("tokens").list.len()).with_row_index("row")
+        return cls(ids, places, *ngram_hashes(tokens, places.count, length=length), length)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,9 +200,9 @@ class _Rows:
             raise ValueError(
                 f"{outside.height} examples lie in no context, or behind its end: {outside.row(0)}"
             )
-        focus = (pl.col("focus").cast(pl.Int64) - pl.col("first_scored")).clip(lower_bound=0)
+        row, focus = (frame[name].to_numpy().astype(np.int64) for name in ("row", "focus"))
         frame = (
-            frame.select("latent", "split", "row", focus=focus)
+            frame.select("latent", "split", "row", focus=pl.Series(text.places.before(row, focus)))
             .unique()
             .sort("latent", "split", "row", "focus")
         )

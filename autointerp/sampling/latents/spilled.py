@@ -137,7 +137,7 @@ class Spilled:
         table = contexts.frame.with_row_index("row").unique("context", keep="first").sort("context")
         embeddings = read_shard(self._store, embedding_key(chunk))
         return ChunkView(
-            contexts=table.select("context", "split", "tokens", "first_scored"),
+            contexts=table.select("context", "split", "tokens", "first_scored", "unscored"),
             firings=firings.of(chosen).rows(contexts),
             peaks=firings.of(watched | chosen).peaks().rows(contexts),
             embeddings=embeddings[site].to_numpy()[table["row"].to_numpy()] if site in embeddings else None,

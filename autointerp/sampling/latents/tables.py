@@ -87,6 +87,8 @@ CONTEXTS: dict[str, Any] = {
     "split": pl.String,
     "start": pl.UInt32,  # where its text begins in its document, in tokens
     "first_scored": pl.UInt32,  # position of the first token of text: 1 behind a BOS token
+    "unscored": pl.List(pl.UInt32),  # positions behind it that are no text, so that nothing fires there: EOS
+    # between packed documents, the chat template's tokens
     "tokens": pl.List(pl.Int32),
 }
 """`contexts.parquet`: every context that an example lies in, once for all dictionaries."""

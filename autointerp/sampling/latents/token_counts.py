@@ -6,6 +6,7 @@ from jaxtyping import UInt32
 
 from autointerp.sampling.latents.bounded_counts import BoundedCounts
 from autointerp.sampling.latents.tables import TOKENS
+from autointerp.sampling.samplers.text_places import TextPlaces
 
 __all__ = ["PLACES", "TOKEN_SCHEMA", "TokenCounts"]
 
@@ -20,7 +21,7 @@ class TokenCounts:
     """Counts of tokens around the peaks of some latents, one count per peak and place.
 
     A place without a token of text is not counted: before the first scored position stands a BOS token or
-    nothing, after the last position nothing. So shares of `before` and `after` can add up to less than 1.
+    nothing, after the last position nothing, between packed documents EOS. So shares of `before` and `after` can add up to less than 1.
 
     Memory: at most `cap` items of about 30 bytes per latent and place, and those that wait to be added up.
     The cost of a chunk is a join and a group-by over its peaks, and one flat copy of its tokens.
@@ -43,8 +44,8 @@ class TokenCounts:
 
         Args:
             peaks: ROW_SCHEMA, one row per latent and context in which it fires, in any order.
-            contexts: `context`, `tokens` List(Int32), `first_scored`: one row for each context of the peaks,
-                and for others if that is handy.
+            contexts: `context`, `tokens` List(Int32), `first_scored` and, as in a ChunkView, `unscored`: one
+                row for each context of the peaks, and for others if that is handy.
 
         Raises:
             ValueError: a peak's context is missing, or its position lies past the end.
@@ -52,19 +53,21 @@ class TokenCounts:
         chosen = peaks.select("latent", "context", "position").filter(
             pl.col("latent").is_in(pl.Series(self._latents).implode())
         )
-        texts = contexts.filter(pl.col("tokens").list.len() > 0).select(
-            "context", "tokens", "first_scored", length=pl.col("tokens").list.len().cast(pl.Int64)
+        texts = contexts.filter(pl.col("tokens").list.len() > 0).with_columns(
+            length=pl.col("tokens").list.len().cast(pl.Int64)
         )
         begin = pl.col("length").cum_sum() - pl.col("length")
         found = chosen.join(
-            texts.select("context", "first_scored", "length", begin=begin),
+            texts.select("context", "length", begin=begin),
             on="context",
             how="left",
             validate="m:1",
         )
         if not found.select((pl.col("position") < pl.col("length")).fill_null(False).all()).item():
             raise ValueError("a peak lies in no context that was handed over, or past its end")
-        self._counts.add(_tokens_around(found, texts["tokens"].explode()))
+        number = TextPlaces.of(texts).token
+        token = texts["tokens"].explode().gather(number)
+        self._counts.add(_tokens_around(found, pl.DataFrame({"index": number, "token": token})))
         rows = np.searchsorted(self._latents, chosen["latent"].to_numpy())
         self._peaks += np.bincount(rows, minlength=len(self._latents))
 
@@ -97,12 +100,12 @@ class TokenCounts:
         return columns.select(*TOKEN_SCHEMA).cast(TOKEN_SCHEMA)  # type: ignore[arg-type]
 
 
-def _tokens_around(found: pl.DataFrame, tokens: pl.Series) -> pl.DataFrame:
-    """One row per peak and place that has a token; `tokens` are those of all contexts, end to end."""
+def _tokens_around(found: pl.DataFrame, text: pl.DataFrame) -> pl.DataFrame:
+    """One row per peak and place that has a token; `text` has those of all contexts, end to end."""
     position = pl.col("position").cast(pl.Int64)
     here = pl.col("begin") + position
     index = {
-        "before": pl.when(position > pl.col("first_scored")).then(here - 1),
+        "before": pl.when(position > 0).then(here - 1),
         "at": here,
         "after": pl.when(position + 1 < pl.col("length")).then(here + 1),
     }
@@ -110,5 +113,5 @@ def _tokens_around(found: pl.DataFrame, tokens: pl.Series) -> pl.DataFrame:
         found.select("latent", place=pl.lit(number, pl.UInt8), index=index[place])
         for number, place in enumerate(PLACES)
     ]
-    around = pl.concat(parts).drop_nulls()
-    return around.select("latent", "place", item=tokens.gather(around["index"]), count=pl.lit(1))
+    around = pl.concat(parts).drop_nulls().join(text, on="index")
+    return around.select("latent", "place", item="token", count=pl.lit(1))

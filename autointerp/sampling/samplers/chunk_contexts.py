@@ -1,6 +1,6 @@
 """A chunk -> its contexts as arrays, and the pairs of latent and context in which the latent fires."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -8,6 +8,7 @@ from jaxtyping import Float64, Int64, Integer, UInt32, UInt64
 
 from autointerp.sampling.samplers.hashing import hashed, uniform
 from autointerp.sampling.samplers.sampler import ChunkView
+from autointerp.sampling.samplers.text_places import TextPlaces
 
 __all__ = ["ChunkContexts", "of_latents", "rows_in", "silent_rows"]
 
@@ -35,21 +36,20 @@ class ChunkContexts:
     chunk_row: Int64[np.ndarray, " context"]
     """Its (first) row in `ChunkView.contexts`."""
     split: Int64[np.ndarray, " context"]
-    first_scored: Int64[np.ndarray, " context"]
-    length: Int64[np.ndarray, " context"]
-    """In tokens, those before the first scored one included."""
+    text: TextPlaces
+    """Its scored tokens; all others count as absent."""
 
     @classmethod
     def of(cls, chunk: ChunkView) -> "ChunkContexts":
         """Contexts without a scored token are left out: nothing can fire there, and there is no focus."""
         table = chunk.contexts
         ids, row = np.unique(table["context"].to_numpy(), return_index=True)
-        first_scored = table["first_scored"].to_numpy()[row].astype(np.int64)
-        length = table["tokens"].list.len().to_numpy()[row].astype(np.int64)
+        text = TextPlaces.of(table[row])
+        has_text = text.count > 0
+        # Those without text have no places, so the flat arrays stay as they are.
+        text = replace(text, begin=text.begin[has_text], count=text.count[has_text])
         split = table["split"].to_numpy()[row].astype(np.int64)
-        has_text = length > first_scored
-        columns = (ids, row.astype(np.int64), split, first_scored, length)
-        return cls(*(column[has_text] for column in columns))
+        return cls(ids[has_text], row.astype(np.int64)[has_text], split[has_text], text)
 
     def firing(
         self, peaks: pl.DataFrame, latents: UInt32[np.ndarray, " latent"]
@@ -83,8 +83,8 @@ class ChunkContexts:
     ) -> Int64[np.ndarray, " pair"]:
         """A scored position of each context, uniform by the hash of (seed, salt, latent, context)."""
         number: Float64[np.ndarray, " pair"] = uniform(hashed(seed, salt, latents, self.ids[context_row]))
-        first = self.first_scored[context_row]
-        return first + (number * (self.length[context_row] - first)).astype(np.int64)
+        place = (number * self.text.count[context_row]).astype(np.int64)
+        return self.text.position[self.text.begin[context_row] + place]
 
 
 def silent_rows(

@@ -12,6 +12,7 @@ from autointerp.sampling.samplers.fan_out import FanOut
 from autointerp.sampling.samplers.hashing import hashed, uniform
 from autointerp.sampling.samplers.reservoir import Reservoir, as_sample
 from autointerp.sampling.samplers.sampler import SPLITS, ChunkView
+from autointerp.sampling.samplers.text_places import TextPlaces
 
 __all__ = ["SameTokenSampler"]
 
@@ -129,13 +130,11 @@ class SameTokenSampler:
     def _places_in(self, chunk: ChunkView, contexts: ChunkContexts) -> _Places:
         """Scored places of watched tokens, by context and key."""
         table = chunk.contexts[contexts.chunk_row]
-        token = table["tokens"].explode(empty_as_null=False).to_numpy()
-        context = np.repeat(np.arange(len(contexts.ids)), contexts.length)
-        position = np.arange(len(token)) - np.repeat(
-            np.cumsum(contexts.length) - contexts.length, contexts.length
-        )
+        text = TextPlaces.of(table)
+        token = table["tokens"].explode(empty_as_null=False).to_numpy()[text.token]
+        context, position = np.repeat(np.arange(len(contexts.ids)), text.count), text.position
         source = rows_in(self._fan.sources, token)
-        chosen = (source >= 0) & (position >= contexts.first_scored[context])
+        chosen = source >= 0
         source, context, position = source[chosen], context[chosen], position[chosen]
         key = uniform(hashed(self._seed, self.name, contexts.ids[context], position))
         places = _Places(source, context, position, key, _levels(key), contexts.split[context])
