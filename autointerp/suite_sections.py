@@ -20,6 +20,10 @@ __all__ = [
 
 FAMILIES = ("reconstruction", "downstream")
 
+_MOST = 2**31 - 1
+"""Of a count: what every library and table below takes."""
+_CHOICES = ("random", "stratified", "all")
+
 
 def _without_nul(path: str) -> str:
     if "\0" in path:
@@ -177,12 +181,13 @@ class SamplingSection(Section):
     latents: Literal["random", "stratified", "all"] | tuple[Annotated[int, Field(ge=0)], ...] = "random"
     """`random`: uniformly among the latents that fire. `stratified`: as many of each decade of density.
     `all`: all that fire. Else a list of indices, the same for all checkpoints."""
-    latent_count: int = Field(default=200, ge=1)
+    latent_count: int = Field(default=200, ge=1, le=_MOST)
     """How many of each checkpoint, where random or stratified. An estimate over latents has a standard error
     of at most .035 with 200, for scores between 0 and 1."""
-    examples: int = Field(default=20, ge=1)
-    """Contexts of each latent, split and sampler, at most."""
-    strata: int = Field(default=5, ge=1)
+    examples: int = Field(default=20, ge=1, le=_MOST)
+    """Contexts of each latent, split and sampler, at most; of `quantiles` rounded up to as many in each
+    stratum."""
+    strata: int = Field(default=5, ge=1, le=1000)
     """Of a latent's peaks by strength, for the sampler `quantiles`, which deals its examples among them."""
     explain_fraction: float = Field(default=0.4, gt=0, lt=1)
     """Share of the documents from which explanations are made."""
@@ -192,11 +197,11 @@ class SamplingSection(Section):
     """Share of the documents on which explanations are scored. The three add up to 1."""
     duplicate_similarity: float = Field(default=0.5, gt=0, le=1)
     """Documents whose sets of 5-token sequences overlap by this much (Jaccard, by MinHash) count as one."""
-    least_documents: int = Field(default=2, ge=1)
+    least_documents: int = Field(default=2, ge=1, le=_MOST)
     """In how many documents of each split a latent must fire for its explanation to be scored."""
     ultra_dense: float = Field(default=0.1, gt=0, lt=1)
     """Share of tokens above which a latent that fires on them is reported as ultra-dense."""
-    window_tokens: int | None = Field(default=None, ge=1)
+    window_tokens: int | None = Field(default=None, ge=1, le=_MOST)
     """Tokens of an example; without it the whole context, as the subject saw it."""
     centring: Literal["focus", "random"] = "focus"
     """Where the drawn token stands in a window shorter than its context: in the middle, or anywhere."""
@@ -207,6 +212,15 @@ class SamplingSection(Section):
         if abs(total - 1) > 1e-9:
             raise ValueError(f"explain_fraction, validate_fraction and score_fraction add up to {total:g}")
         return self
+
+    @field_validator("latents", mode="before")
+    @classmethod
+    def _choice_or_indices(cls, latents: Any) -> Any:
+        """One fault in plain words, where a union would give one of each of its members."""
+        is_list = isinstance(latents, list | tuple)
+        if latents in _CHOICES or (is_list and all(type(index) is int and index >= 0 for index in latents)):
+            return latents
+        raise ValueError("must be 'random', 'stratified', 'all', or a list of indices from 0 on: [3, 17]")
 
     @field_validator("latents")
     @classmethod

@@ -130,6 +130,20 @@ def test_how_a_file_falls_into_documents_and_what_special_tokens_are_can_be_said
         (MINIMAL + '[corpus]\nkind = "text"\npath = "t"\nseparator = ""\n', "corpus.separator"),
         (MINIMAL + '[corpus]\nkind = "jsonl"\npath = "t"\nseparator = "x"\n', "has no separator"),
         (MINIMAL + '[corpus]\nspecial_tokens = "drop"\n', "corpus.special_tokens"),
+        (MINIMAL + "[sampling]\nwindow_token = 3\n", "nearest: window_tokens"),
+        (MINIMAL + "[sampling]\nlatents = []\n", "say enabled = false"),
+        (MINIMAL + "[sampling]\nstrata = 1001\n", "`sampling.strata`: Input should be less than"),
+        *(
+            (
+                MINIMAL + f"[sampling]\nlatents = {wrong}\n",
+                "`sampling.latents`: must be 'random', 'stratified'",
+            )
+            for wrong in ('"foo"', "[1, -2]", '["a"]', "[1.5]", "[true]", "true", "5", "{a = 1}")
+        ),
+        *(
+            (MINIMAL + f"[sampling]\n{key} = {10**20}\n", f"`sampling.{key}`: Input should be less than")
+            for key in ("latent_count", "examples", "strata", "least_documents", "window_tokens")
+        ),
     ],
     ids=lambda value: value[-30:],
 )

@@ -39,6 +39,9 @@ __all__ = [
     "with_demo_curve",
 ]
 
+_LAYOUT = 2
+"""Of the shards that a pass leaves. Raised by one when one gets other columns or another meaning, so that what
+an older version began is refused in words and not misread."""
 _MOST_SAID = 8
 _ROOM_FOR_ALL = 4 * 2**30
 """Bytes of all checkpoints' matrices that are held in memory; beyond, those of a long sweep stay in files."""
@@ -295,6 +298,7 @@ def identity_of(
         "corpus": corpus.fingerprint(),
         "device": subject.device.type,
         "autointerp": __version__,
+        "layout": _LAYOUT,
         "torch": torch.__version__,
     }
 

@@ -34,6 +34,7 @@ from autointerp.reporting.json_file import read_report, report_json
 from autointerp.run_store import MemoryStore, RunStore
 from autointerp.sampling.activation_pass import read_firing_totals
 from autointerp.sampling.contexts import DocumentSource
+from autointerp.sampling.latents.store import tables_are_whole
 from autointerp.subject.subject_model import SubjectModel
 
 __all__ = ["default_run_directory", "evaluate", "evaluate_autoencoders"]
@@ -74,7 +75,7 @@ def evaluate(
     with RunStore.open(
         directory, suite_toml=suite_toml(suite), identity=identity, replace_other=replace_other
     ) as store:
-        finished = _finished_report(store)
+        finished = _finished_report(store, has_latents=suite.sampling.enabled)
         if finished:
             return finished
         clock = Clock(store)
@@ -88,11 +89,12 @@ def evaluate(
             ) from None
 
 
-def _finished_report(store: RunStore) -> EvaluationReport | None:
+def _finished_report(store: RunStore, *, has_latents: bool) -> EvaluationReport | None:
     """The report of a run that was completed here; None, and the mark taken off, where it is to go on.
 
-    That is where a file is damaged, and where metrics failed: the cause may have been the machine's (out of
-    memory, say), and only the chunks that failed are measured again. What the first look stopped stays so.
+    That is where a report or a table of latents is damaged, and where metrics failed: the cause may have been
+    the machine's (out of memory, say), and only the chunks that failed are measured again. What the first
+    look stopped stays so.
     """
     if not store.is_finished:
         return None
@@ -101,7 +103,10 @@ def _finished_report(store: RunStore) -> EvaluationReport | None:
     except BadInputError:
         report = None
     failed = {failure.checkpoint for failure in report.failures} if report else set()
-    if report is None or failed - stopped_names(store) or not (store.path / "report.html").is_file():
+    is_whole = (store.path / "report.html").is_file()
+    if is_whole and has_latents:
+        is_whole = tables_are_whole(store.path / "latents")
+    if report is None or failed - stopped_names(store) or not is_whole:
         store.reopen()
         return None
     return report

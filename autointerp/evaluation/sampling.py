@@ -153,8 +153,7 @@ def _promoted(work: Work, entry: Measurable, gathered: Gathered, path: DirectPat
     if isinstance(path, str) or not writes_to_stream(work.subject, site):
         return pl.DataFrame(schema=PROMOTED_SCHEMA)
     latents = gathered.latents.filter("is_sampled")["latent"].to_list()
-    # In the residual stream's space; a factor that differs by token (layer_norm) has no one value to divide by.
-    directions = decoder_directions(sae, latents) / sae.normalization.output_scale
+    directions = decoder_directions(sae, latents)
     return promoted_tokens(work.subject, directions, latents=latents, path=path)
 
 

@@ -32,7 +32,7 @@ def coverage_sections(report: EvaluationReport) -> tuple[Section, ...]:
             lead="Explanations are made from some documents and scored on others, so a latent needs a few of "
             "each. What a score of the sampled latents says holds for this share of the dictionary and of "
             "its activation, and for nothing beyond. Counts are of this text. "
-            "`autointerp show` prints any latent.",
+            "The command “autointerp show” prints them one by one.",
             parts=(Table("coverage", "Coverage of latent scores", _COLUMNS, rows),),
         ),
     )

@@ -21,9 +21,10 @@ __all__ = ["latent_dashboard", "latent_table", "rendered"]
 
 _NARROWEST = 40
 _SPLIT_WIDTH, _VALUE_WIDTH = 8, 7
-_PROMOTED_FROM = 78
-_NUMBERS_WIDTH = 46
-"""Columns of the list that numbers take up, and gaps."""
+_LIST = {"latent": 0, "fires on": 0, "documents": 64, "examples": 52, "at the peak": 0, "promotes": 78}
+"""Columns of the list, and from how many columns of the terminal on each is shown."""
+_LIST_TEXTS = ("at the peak", "promotes")
+_LIST_GAP = 3
 _MARGIN = 2 + _SPLIT_WIDTH + 1 + _VALUE_WIDTH + 2
 _BLIND = frozenset({"silent", "similar"})
 """Samplers that draw a context, and then any place in it: that place is not marked."""
@@ -60,16 +61,20 @@ def latent_dashboard(view: LatentView, *, width: int, is_marked: bool) -> Render
 
 def latent_table(listing: LatentList, *, width: int) -> RenderableType:
     """The sampled latents of a dictionary, one a row, and how to look at one of them."""
-    columns = ["latent", "fires on", "documents", "examples", "at the peak", "promotes"]
-    if width < _PROMOTED_FROM:
-        columns.pop()
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0))
-    for name in columns:
-        table.add_column(name, justify="left" if name in columns[4:] else "right", no_wrap=True)
-    for latent in listing.latents:
-        table.add_row(
-            *_list_cells(latent, text_width=max(width, _NARROWEST) - _NUMBERS_WIDTH)[: len(columns)]
-        )
+    width = max(width, _NARROWEST)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, _LIST_GAP - 1, 0, 0))
+    names = [name for name, least in _LIST.items() if width >= least]
+    for name in names:
+        table.add_column(name, justify="left" if name in _LIST_TEXTS else "right", no_wrap=True)
+    figures = [_list_figures(latent) for latent in listing.latents]
+    used = sum(
+        _LIST_GAP + max([len(name), *(row[name].cell_len for row in figures)])
+        for name in names
+        if name not in _LIST_TEXTS
+    )
+    for latent, cells in zip(listing.latents, figures, strict=True):
+        texts = _list_texts(latent, width=width - used, has_promoted="promotes" in names)
+        table.add_row(*((cells | texts)[name] for name in names))
     shown, total = len(listing.latents), listing.sampled_count
     more = f"the first {numbers.count(shown)} of {numbers.count(total)}" if shown < total else f"all {total}"
     title = Text("sampled latents of ").append(visible(listing.checkpoint), "bold").append(f", {more}")
@@ -80,22 +85,26 @@ def latent_table(listing: LatentList, *, width: int) -> RenderableType:
     return Group(title, Text(), table, Text(), Text(hint, "dim"), coverage)
 
 
-def _list_cells(latent: ListedLatent, *, text_width: int) -> list[Text]:
+def _list_figures(latent: ListedLatent) -> dict[str, Text]:
     has_examples = latent.status == "live" or latent.example_count
-    peak_width = min(text_width // 2, 24) if text_width >= 30 else text_width
+    return {
+        "latent": Text(str(latent.latent), "bold"),
+        "fires on": Text(frequency(latent.density)),
+        "documents": Text(numbers.count(latent.documents_fired)),
+        "examples": Text(numbers.count(latent.example_count) if has_examples else latent.status),
+    }
+
+
+def _list_texts(latent: ListedLatent, *, width: int, has_promoted: bool) -> dict[str, Text]:
+    """The columns of text in what the figures leave of the width."""
+    room = width - _LIST_GAP
+    peak_width = min((room - _LIST_GAP) // 2, 24) if has_promoted else room
     peak = Text("–", "dim")
     if latent.peak_token is not None:
         part = f" {share(latent.peak_share or 0.0)}"
         peak = Text(cut(quoted(latent.peak_token), peak_width - len(part))).append(part, "dim")
     promoted = "  ".join(map(quoted, latent.promoted))
-    return [
-        Text(str(latent.latent), "bold"),
-        Text(frequency(latent.density)),
-        Text(numbers.count(latent.documents_fired)),
-        Text(numbers.count(latent.example_count) if has_examples else latent.status),
-        peak,
-        Text(cut(promoted, text_width - peak_width - 2)),
-    ]
+    return {"at the peak": peak, "promotes": Text(cut(promoted, room - _LIST_GAP - peak_width))}
 
 
 def _title(view: LatentView) -> Text:

@@ -14,7 +14,7 @@ from autointerp.sampling.latents.tables import TABLES
 
 __all__ = ["LatentTableError", "LatentTables", "nearest_name_remedy", "open_latent_tables"]
 
-_AGAIN = "run the evaluation again, into another --out"
+_AGAIN = "run the evaluation again, which makes its tables anew"
 
 
 class LatentTableError(BadInputError):

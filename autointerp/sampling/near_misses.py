@@ -2,7 +2,8 @@
 
 By how much a latent stays below what fires: of TopK, below the least that passed on the token (or 0, where
 fewer than k were positive); of JumpReLU, below its threshold; of ReLU, below 0; of a gated dictionary, the
-one of its gate and its magnitude that is farther below 0. It is 0 where a tie was lost. Other activation functions have no such distance: `has_margins` says so.
+farther below 0 of its gate and its magnitude. It is 0 where a tie was lost. Other activation functions have
+no such distance: `has_margins` says so.
 
 Only some latents are followed, since this needs their pre-activations: 2 T d_model flops each for T tokens,
 and an array of T numbers each while a batch goes by. Kept is, of each latent and document, the context in

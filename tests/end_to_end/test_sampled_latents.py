@@ -1,6 +1,7 @@
 """A run with its latents sampled: the tables it leaves, what it says of them, and that it can be trusted."""
 
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -8,7 +9,7 @@ import pytest
 
 import autointerp
 from autointerp.config import load_suite
-from autointerp.errors import SuiteError
+from autointerp.errors import RunStoreError, SuiteError
 from autointerp.sampling.latents.shared_ngrams import leaks
 from autointerp.sampling.latents.tables import TABLES
 from autointerp.sampling.samplers.sampler import SPLITS
@@ -78,6 +79,25 @@ def test_one_pass_feeds_the_metrics_and_the_latents(run):
     events = [json.loads(line) for line in (run / "run.jsonl").read_text(encoding="utf-8").splitlines()]
     names = [event["name"] for event in events if event["event"] == "step"]
     assert names.count("activation pass") == 1 and "sampling latents" in names
+
+
+def test_damaged_tables_of_a_finished_run_are_made_anew(run, sampled_suite, tmp_path):
+    again = shutil.copytree(run, tmp_path / "run")
+    (again / "latents" / "examples.parquet").unlink()
+    (again / "latents" / "tokens.parquet").write_bytes(b"no table")
+    autointerp.evaluate(load_suite(sampled_suite), out=again)
+    for name in TABLES:
+        table = f"latents/{name}.parquet"
+        assert (again / table).read_bytes() == (run / table).read_bytes(), name
+
+
+def test_a_run_of_another_layout_is_refused_in_one_line(run, sampled_suite, tmp_path):
+    older = shutil.copytree(run, tmp_path / "run")
+    identity = json.loads((older / "identity.json").read_text(encoding="utf-8"))
+    del identity["layout"]
+    (older / "identity.json").write_text(json.dumps(identity), encoding="utf-8")
+    with pytest.raises(RunStoreError, match="holds another run: layout is null there"):
+        autointerp.evaluate(load_suite(sampled_suite), out=older)
 
 
 def test_a_latent_that_no_dictionary_has_is_refused_in_one_line(sampled_suite, tmp_path):

@@ -226,6 +226,18 @@ def test_the_list_says_how_many_more_there_are(folder, width):
             )
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_lists_figures_are_never_cut(folder, width):
+    listing = latent_list(folder)
+    wide = {"peak_token": "x" * 50, "peak_share": 1.0, "promoted": ("y" * 40,) * 3, "density": 1 / 7830}
+    latents = tuple(dataclasses.replace(latent, **wide) for latent in listing.latents)
+    text = drawn(dataclasses.replace(listing, latents=latents), width=width)
+    assert all(len(line) <= width for line in text.splitlines())
+    assert text.count(frequency(1 / 7830)) == len(latents)
+    assert text.count("… 100 %") == len(latents)
+    assert "undefi…" not in text and "fires…" not in text
+
+
 def test_the_whole_list_has_no_more(folder):
     text = drawn(latent_list(folder))
     assert "all 14" in text and "lists all" not in text

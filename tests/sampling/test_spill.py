@@ -122,6 +122,10 @@ def test_packed_contexts_name_all_their_documents() -> None:
     assert frame["documents"].list.len().max() > 1
     assert frame["context"].n_unique() == frame.height
     assert set(frame["documents"].explode()) == set(chunk.document_ids)
+    for row in frame.iter_rows(named=True):
+        behind = enumerate(row["tokens"][row["first_scored"] :], start=row["first_scored"])
+        assert row["unscored"] == [place for place, token in behind if token == tiny_tokenizer().eos_token_id]
+    assert frame["unscored"].list.len().sum() > 0
 
 
 def test_two_documents_of_equal_content_have_contexts_of_equal_id() -> None:
@@ -181,6 +185,7 @@ ACTIVATIONS = {
     "relu": ReLU(),
     "jumprelu": JumpReLU(torch.linspace(-0.5, 1, 10)),
     "gated": Gated(torch.linspace(-1, 1, 10), torch.ones(10), torch.full((10,), 9.0)),
+    "gated, small": Gated(torch.linspace(-1, 1, 10), torch.linspace(0.5, 2, 10), torch.linspace(1, -1, 10)),
 }
 
 
@@ -197,6 +202,42 @@ def test_a_margin_is_positive_just_where_a_latent_is_silent(name: str) -> None:
     fires = sae.encode(x)[:, latents] != 0
     assert fires.any() and (~fires).any()
     assert torch.equal(found > 1e-5, ~fires) or ((found <= 1e-5) == fires).float().mean() > 0.999
+
+
+def test_a_latent_whose_gate_is_open_and_whose_magnitude_is_not_has_near_misses(
+    subject: SubjectModel,
+) -> None:
+    made = spilled_runs.jump_relu()
+    count = made.latent_count
+    gated = Gated(torch.full((count,), 9.0), torch.full((count,), 2.0), torch.full((count,), -3.0))
+    entry = Checkpoint("gated", replace(made, activation=gated), SITE)
+    _every_silence_has_a_near_miss(subject, entry)
+
+
+def test_a_tie_that_is_lost_is_a_near_miss(subject: SubjectModel) -> None:
+    made = spilled_runs.top_k()
+    twice = torch.cat([torch.arange(24), torch.arange(24)])  # so each latent of the second half loses ties
+    encoder = {"encoder_weight": made.encoder_weight[twice], "encoder_bias": made.encoder_bias[twice]}
+    _every_silence_has_a_near_miss(
+        subject, Checkpoint("ties", replace(made, activation=TopK(3), **encoder), SITE)
+    )
+
+
+def _every_silence_has_a_near_miss(subject: SubjectModel, entry: Checkpoint) -> None:
+    """Each latent and document in which some context is silent has one, and it is silent."""
+    run = passed(subject, chunked(subject.vocabulary_size, context_length=64), [entry])
+    for chunk in run.cost.chunk_names:
+        contexts = run.store.read(f"contexts/{chunk}").with_row_index("row").select("row", "document")
+        pairs = contexts.join(
+            pl.DataFrame({"latent": np.arange(entry.sae.latent_count, dtype=np.uint32)}), how="cross"
+        )
+        fired = run.store.read(firing_key(entry.name, chunk))
+        silent = pairs.join(fired, on=["latent", "row"], how="anti")
+        misses = run.store.read(near_miss_key(entry.name, chunk))
+        assert misses.join(fired, on=["latent", "row"], how="semi").is_empty()
+        assert (misses["margin"] >= 0).all()
+        found = misses.join(contexts, on="row").select("latent", "document").sort("latent", "document")
+        assert found.equals(silent.select("latent", "document").unique().sort("latent", "document"))
 
 
 def test_what_never_is_silent_has_no_margins() -> None:

@@ -1,15 +1,17 @@
 """A dictionary -> for chosen latents the others whose decoder directions point most nearly the same way."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from math import isqrt
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Float64, Int
 from torch import Tensor
 
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
-from autointerp.sampling.latents.ranking import Largest, largest_of
+from autointerp.sampling.latents.ranking import Entries, Shortlist, largest_of, places_by_row
 
 __all__ = ["DECODER_NEIGHBOURS_SCHEMA", "decoder_directions", "nearest_latents"]
 
@@ -20,7 +22,9 @@ DECODER_NEIGHBOURS_SCHEMA = {
     "value": pl.Float64,  # cosine, in [-1, 1]
 }
 
-_BLOCK_BYTES = 64 * 2**20
+_BLOCK_BYTES = 4 * 2**20
+_CROWDED = 8  # one in so many entries of a block passes: then all its cosines are computed exactly
+_LEAST_LIMIT = 2**20  # candidates
 
 
 def decoder_directions(sae: SparseAutoencoder, latents: Sequence[int]) -> Float[Tensor, "chosen d_out"]:
@@ -49,17 +53,21 @@ def nearest_latents(
     difference. A direction that is zero, or not finite, has no neighbours and is nobody's neighbour. For a
     transcoder these are the directions that it writes, at the site it predicts, not those that it reads.
 
-    Sums are in float64 and rounded to float32, so that equal directions tie wherever they lie in a block
-    (sums in float32 come out differently at a block's edge); ties go to the lowest index.
+    Products in float32 find the candidates: all pairs that can be among the first `count` by a bound on the
+    error of such a product (`_error`). Only their cosines are summed in float64, each on its own, and rounded
+    to float32, so that equal directions tie wherever they lie in a block; ties go to the lowest index.
 
-    Cost: 2 chosen x latents x d_out flops in float64; a decoder in a file is read once from end to end, and
-    the chosen rows once more. Memory: chosen x d_out in float64, and about four arrays of `block_bytes`.
+    Cost: 2 chosen x latents x d_out flops in float32, and half of that among the chosen themselves; a little
+    over `count` sums in float64 per chosen latent, or more where more directions are nearly equal. A decoder
+    in a file is read once from end to end, chosen rows first, and then the rows of candidates. Memory: chosen
+    x d_out in float32, 20 to 60 bytes per candidate (at most 2 chosen x count and 2**20 of them, and a
+    block's), and a few arrays of `block_bytes` or of one row of a block's directions.
 
     Args:
         sae: the dictionary.
         latents: the chosen ones.
         count: how many neighbours of each; there are fewer where the dictionary has no more.
-        block_bytes: of a block of the decoder in float64, and of a block of cosines.
+        block_bytes: of a square block of cosines in float32.
 
     Returns:
         By chosen latent, in the order given, and rank: DECODER_NEIGHBOURS_SCHEMA.
@@ -70,18 +78,8 @@ def nearest_latents(
     if count < 1:
         raise ValueError(f"count is {count}, it must be at least 1")
     chosen = _checked(sae, latents)
-    directions = _unit_rows(sae, chosen)
-    rows = min(sae.latent_count, max(1, block_bytes // (8 * sae.d_out)))
-    latents_at_a_time = max(1, block_bytes // (8 * rows))
-    best: list[Largest | None] = [None] * -(-len(chosen) // latents_at_a_time)
-    for first in range(0, sae.latent_count, rows):
-        others = torch.arange(first, min(first + rows, sae.latent_count))
-        block = _unit_rows(sae, slice(first, first + rows)).T
-        for index in range(len(best)):
-            part = slice(index * latents_at_a_time, (index + 1) * latents_at_a_time)
-            new = _cosines(directions[part] @ block, chosen[part], others)
-            best[index] = _merged(best[index], largest_of(new, count), first, count)
-    return _frame(chosen, [part for part in best if part is not None])
+    search = _Search(sae, chosen.unique(), count, side=max(1, isqrt(block_bytes // 4)))
+    return _frame(chosen, search.nearest())
 
 
 def _checked(sae: SparseAutoencoder, latents: Sequence[int]) -> Int[Tensor, " chosen"]:
@@ -92,45 +90,144 @@ def _checked(sae: SparseAutoencoder, latents: Sequence[int]) -> Int[Tensor, " ch
     return chosen
 
 
-def _unit_rows(sae: SparseAutoencoder, rows: Int[Tensor, " row"] | slice) -> Float[Tensor, "row d_out"]:
-    """The decoder's rows over their lengths, in float64; NaN where there is no direction."""
+class _Search:
+    """For some distinct latents the nearest ones."""
+
+    def __init__(
+        self, sae: SparseAutoencoder, latents: Int[Tensor, " chosen"], count: int, *, side: int
+    ) -> None:
+        self._sae, self._count, self._side = sae, count, side
+        blocks = [_directions(sae, block) for block in latents.split(side)]
+        self._latents = torch.cat([latents[:0], *(found for found, _ in blocks)])
+        self._rough = torch.cat([torch.zeros(0, sae.d_out), *(unit.float().cpu() for _, unit in blocks)])
+        self._rough = self._rough.to(_device(sae))
+        is_other = torch.ones(sae.latent_count, dtype=torch.bool)
+        is_other[latents] = False
+        self._others = is_other.nonzero().squeeze(1)
+        row_count = len(self._latents)
+        self._limit = 2 * row_count * count + _LEAST_LIMIT
+        self._shortlist = Shortlist(
+            row_count, count=count, error=_error(sae.d_out), limit=self._limit, device=_device(sae)
+        )
+
+    def nearest(self) -> Entries:
+        """At most `count` entries of each latent, the nearest first: rows and columns are latents."""
+        if not len(self._latents):  # and so no block either
+            none = torch.zeros(0, dtype=torch.long)
+            return Entries(none, none, torch.zeros(0))
+        self._compare_chosen()
+        self._compare_others()
+        rows, columns, values = (part.cpu() for part in self._settled())
+        return Entries(self._latents[rows], columns, values)
+
+    def _compare_chosen(self) -> None:
+        """With one another: a block of cosines serves the latents of its rows and those of its columns."""
+        starts = range(0, len(self._latents), self._side)
+        for start in starts:  # these first, as they give each row something to beat
+            block = self._products(start, self._rough[start : start + self._side])
+            self._take(block.fill_diagonal_(-3.0), start, self._latents[start : start + self._side])
+        for start, other in combinations(starts, 2):
+            block = self._products(start, self._rough[other : other + self._side])
+            self._take(block, start, self._latents[other : other + self._side])
+            self._take(block.T, other, self._latents[start : start + self._side])
+
+    def _compare_others(self) -> None:
+        for others in self._others.split(self._side):
+            latents, unit = _directions(self._sae, others)
+            for start in range(0, len(self._latents), self._side) if len(latents) else ():
+                self._take(self._products(start, unit.float()), start, latents)
+
+    def _products(
+        self, start: int, directions: Float32[Tensor, "column d_out"]
+    ) -> Float32[Tensor, "row column"]:
+        return self._rough[start : start + self._side] @ directions.T
+
+    def _take(
+        self, block: Float32[Tensor, "row column"], start: int, columns: Int[Tensor, " column"]
+    ) -> None:
+        """Note what can be among the first of the rows that begin at `start`."""
+        passing = self._shortlist.passing(block, start)
+        row, column = passing.nonzero(as_tuple=True)
+        if len(row) * _CROWDED > block.numel():
+            row, column = self._largest(start, columns)
+            kept = passing[row, column]
+            row, column = row[kept], column[kept]
+        values = block[row, column]
+        self._shortlist.add(Entries(row + start, columns.to(column.device)[column], values))
+        if self._shortlist.is_full() and len(self._shortlist.shortened().rows) > self._limit * 3 // 4:
+            self._shortlist.replace(self._settled())
+
+    def _largest(
+        self, start: int, columns: Int[Tensor, " column"]
+    ) -> tuple[Int[Tensor, " entry"], Int[Tensor, " entry"]]:
+        """Row and column of the first `count` of each row of a block, where very many are nearly equal."""
+        latents = self._latents[start : start + self._side]
+        _, rows = _directions(self._sae, latents)
+        _, others = _directions(self._sae, columns)
+        is_itself = (latents[:, None] == columns).to(rows.device)
+        cosines = (rows @ others.T).float().masked_fill_(is_itself, -torch.inf)
+        best = largest_of(cosines, self._count).columns
+        return torch.arange(len(best), device=best.device).repeat_interleave(best.shape[1]), best.flatten()
+
+    def _settled(self) -> Entries:
+        """The shortlist with exact cosines, cut to the first `count` of each row."""
+        rough = self._shortlist.shortened()
+        values = [self._cosines(rows, columns) for rows, columns in self._parts(rough)]
+        order = rough.columns.argsort()
+        exact = Entries(rough.rows, rough.columns, torch.cat([rough.values[:0], *values])).at(order)
+        exact = exact.in_order()
+        return exact.at(places_by_row(exact.rows, len(self._latents)) < self._count)
+
+    def _parts(self, entries: Entries) -> Iterator[tuple[Int[Tensor, " part"], Int[Tensor, " part"]]]:
+        return zip(entries.rows.cpu().split(self._side), entries.columns.cpu().split(self._side), strict=True)
+
+    def _cosines(
+        self, rows: Int[Tensor, " pair"], columns: Int[Tensor, " pair"]
+    ) -> Float32[Tensor, " pair"]:
+        """Each summed on its own, so that it does not depend on what it is computed with."""
+        products = self._gathered(self._latents[rows]).mul_(self._gathered(columns))
+        return products.sum(dim=1).float()
+
+    def _gathered(self, latents: Int[Tensor, " pair"]) -> Float64[Tensor, "pair d_out"]:
+        distinct, place = latents.unique(return_inverse=True)
+        _, unit = _directions(self._sae, distinct)
+        return unit[place.to(unit.device)]
+
+
+def _directions(
+    sae: SparseAutoencoder, latents: Int[Tensor, " latent"]
+) -> tuple[Int[Tensor, " found"], Float64[Tensor, "found d_out"]]:
+    """Those latents that have a direction, and the decoder's rows over their lengths."""
+    rows = sae.decoder_weight[latents.to(sae.decoder_weight.device)].detach().to(_device(sae), torch.float64)
+    length = rows.norm(dim=1)
+    has_direction = length.isfinite() & (length > 0)
+    if has_direction.all():
+        return latents, rows.div_(length[:, None])
+    return latents[has_direction.cpu()], rows[has_direction] / length[has_direction, None]
+
+
+def _device(sae: SparseAutoencoder) -> torch.device:
     # Apple's GPUs have no float64.
-    device = torch.device("cpu") if sae.device.type == "mps" else sae.device
-    at = rows if isinstance(rows, slice) else rows.to(sae.decoder_weight.device)
-    found = sae.decoder_weight[at].detach().to(device, torch.float64)
-    return found / found.norm(dim=1, keepdim=True)
+    return torch.device("cpu") if sae.device.type == "mps" else sae.device
 
 
-def _cosines(
-    products: Float[Tensor, "chosen other"], chosen: Int[Tensor, " chosen"], others: Int[Tensor, " other"]
-) -> Float[Tensor, "chosen other"]:
-    """In float32; -inf where there is no cosine, and of a latent with itself."""
-    cosines = products.to(torch.float32)
-    is_itself = (chosen[:, None] == others).to(cosines.device)
-    return cosines.masked_fill_(is_itself | cosines.isnan(), -torch.inf)
+def _error(width: int) -> float:
+    """By how much a float32 product of two unit vectors can be off, in whatever order it is summed.
+
+    With u = 2**-24: width u |a| |b| for the sum (Higham, "Accuracy and stability of numerical algorithms",
+    section 3.1), and a few u for the rounding of the vectors and of the exact cosine. Where the process lets
+    float32 products run in bfloat16 or TF32, inputs are off by a relative 2**-9 each.
+    """
+    rounding = (1.01 * width + 8) * 2.0**-24
+    return rounding if torch.get_float32_matmul_precision() == "highest" else rounding + 2.0**-7
 
 
-def _merged(before: Largest | None, new: Largest, first: int, count: int) -> Largest:
-    """The best of both; `new` has columns of a block that begins at `first`, and comes after `before`."""
-    new = Largest(new.values, new.columns + first)
-    if before is None:
-        return new
-    values, columns = (torch.cat(parts, dim=1) for parts in zip(before, new, strict=True))
-    # Among equals the earlier places hold the lower indices, in either part and so in both.
-    kept = largest_of(values, count)
-    return Largest(kept.values, columns.gather(1, kept.columns))
-
-
-def _frame(chosen: Int[Tensor, " chosen"], parts: Sequence[Largest]) -> pl.DataFrame:
-    if not parts:
-        return pl.DataFrame(schema=DECODER_NEIGHBOURS_SCHEMA)
-    values, others = (torch.cat(arrays).cpu().numpy() for arrays in zip(*parts, strict=True))
-    is_there = np.isfinite(values).ravel()
-    columns = {
-        "latent": np.broadcast_to(chosen.numpy()[:, None], values.shape),
-        "rank": np.broadcast_to(np.arange(values.shape[1]), values.shape),
-        "other": others,
-        "value": values,
-    }
-    frame = pl.DataFrame({name: column.ravel()[is_there] for name, column in columns.items()})
-    return frame.cast(DECODER_NEIGHBOURS_SCHEMA)  # type: ignore[arg-type]
+def _frame(chosen: Int[Tensor, " chosen"], found: Entries) -> pl.DataFrame:
+    """By chosen latent as given; one that is given twice comes twice."""
+    latents, others, values = (part.numpy() for part in found)
+    begin = np.searchsorted(latents, chosen.numpy(), side="left")
+    lengths = np.searchsorted(latents, chosen.numpy(), side="right") - begin
+    place = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    at = np.repeat(begin, lengths) + place
+    columns = {"latent": latents[at], "rank": place, "other": others[at], "value": values[at]}
+    return pl.DataFrame(columns).cast(DECODER_NEIGHBOURS_SCHEMA)  # type: ignore[arg-type]

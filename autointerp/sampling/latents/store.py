@@ -1,6 +1,7 @@
 """Tables of latents -> files of the run; what an explainer saw is never written beside what is scored."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import polars as pl
@@ -8,7 +9,7 @@ import polars as pl
 from autointerp.sampling.latents.shared_ngrams import refuse_leaks
 from autointerp.sampling.latents.tables import TABLES
 
-__all__ = ["TableStore", "table_of", "write_tables"]
+__all__ = ["TableStore", "table_of", "tables_are_whole", "write_tables"]
 
 
 @runtime_checkable
@@ -44,3 +45,15 @@ def write_tables(store: TableStore, tables: Mapping[str, pl.DataFrame]) -> None:
         refuse_leaks(own, tables["contexts"])
     for name in TABLES:
         store.write_table(f"latents/{name}.parquet", table_of(name, tables[name]))
+
+
+def tables_are_whole(folder: Path) -> bool:
+    """Whether all tables lie in a folder and can be read, with the columns of this version."""
+    try:
+        return all(
+            dict(pl.read_parquet(folder / f"{name}.parquet").schema) == schema
+            for name, schema in TABLES.items()
+        )
+    # A panic is how polars ends on some damaged files.
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return False

@@ -141,7 +141,7 @@ COVERAGE: dict[str, Any] = {
     "sampled_scorable_count": pl.UInt32,
     "scorable_fraction": pl.Float64,  # scorable_count / latent_count
     "scorable_mass_fraction": pl.Float64,  # share of all |activation| that scorable latents hold
-    "dropped_for_leaks": pl.UInt32,  # examples for explaining that shared 16 tokens with a scored peak
+    "dropped_for_leaks": pl.UInt32,  # earlier sides' examples that shared 16 tokens with a later one's
 }
 """`coverage.parquet`: one row per dictionary; what scores of its sampled latents can speak for."""
 

@@ -21,7 +21,8 @@ class TokenCounts:
     """Counts of tokens around the peaks of some latents, one count per peak and place.
 
     A place without a token of text is not counted: before the first scored position stands a BOS token or
-    nothing, after the last position nothing, between packed documents EOS. So shares of `before` and `after` can add up to less than 1.
+    nothing, after the last position nothing, between packed documents EOS. So shares of `before` and `after`
+    can add up to less than 1.
 
     Memory: at most `cap` items of about 30 bytes per latent and place, and those that wait to be added up.
     The cost of a chunk is a join and a group-by over its peaks, and one flat copy of its tokens.

@@ -59,8 +59,8 @@ class ChunkView:
 
     contexts: pl.DataFrame
     """One row per context: `context` (UInt64 id), `split` (UInt8), `tokens` (List(Int32), BOS included if the
-    run puts one), `first_scored` (UInt32: position of its first scored token) and `unscored` (List(UInt32): positions
-    behind it that are not scored; the column may be absent where there are none); sorted by id."""
+    run puts one), `first_scored` (UInt32: position of its first scored token) and `unscored` (List(UInt32):
+    positions behind it that are not scored; the column may be absent where there are none); sorted by id."""
     firings: pl.DataFrame
     """ROW_SCHEMA: all firings of chosen latents on scored tokens, by latent, context, position."""
     peaks: pl.DataFrame

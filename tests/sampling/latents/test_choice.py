@@ -74,6 +74,14 @@ def test_weights_add_up_to_the_live_latents_of_each_stratum() -> None:
     assert by_stratum["sampling_weight"].to_list() == pytest.approx([3, 20, 50])
 
 
+def test_with_fewer_latents_than_decades_somebody_still_stands_for_each() -> None:
+    fired = np.repeat([3, 30, 300, 3000, 30_000], 20)
+    for seed in range(5):
+        some = chosen(fired, Choice(latents="stratified", count=3), seed)
+        assert some.height == 3
+        assert some["sampling_weight"].sum() == pytest.approx(100)
+
+
 def test_all_and_a_list() -> None:
     fired = np.array([3, 0, 4, 5])
     every = chosen(fired, Choice(latents="all"))

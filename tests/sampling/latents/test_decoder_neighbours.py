@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autointerp.checkpoints.activation_functions import ReLU
+from autointerp.checkpoints.input_normalization import InputNormalization
 from autointerp.checkpoints.load import placed, read_checkpoint, write_checkpoint
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
 from autointerp.sampling.latents.decoder_neighbours import (
@@ -163,6 +164,13 @@ def test_directions_are_what_a_unit_of_activation_adds():
     half = replace(sae, decoder_weight=sae.decoder_weight.half(), latent_scale=None)
     assert torch.equal(decoder_directions(half, [3]), half.decoder_weight[3:4].float())
     assert decoder_directions(sae, []).shape == (0, 4)
+
+
+def test_directions_are_in_the_sites_space_where_one_factor_leads_there():
+    sae = dictionary(
+        random_decoder(20, 4), normalization=InputNormalization("scale", scale=2.0, output_scale=8.0)
+    )
+    torch.testing.assert_close(decoder_directions(sae, [3]), sae.decoder_weight[3:4] / 8)
 
 
 @pytest.mark.parametrize("latents", [[20], [-1], [3, 21]])

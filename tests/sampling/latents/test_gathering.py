@@ -18,6 +18,7 @@ from autointerp.sampling.latents.store import table_of, write_tables
 from autointerp.sampling.latents.tables import TABLES
 from autointerp.sampling.samplers.sampler import SPLITS
 from autointerp.subject.subject_model import SubjectModel
+from autointerp.testing.token_chunks import random_chunk, random_documents
 
 ALL = GatherOptions(choice=Choice(latents="all", least_documents=1), examples=6, strata=3)
 SILENT = ("silent", "same_token", "neighbours", "similar", "near_misses")
@@ -249,6 +250,29 @@ def test_a_weight_counts_what_a_row_stands_for(case: tuple) -> None:
     by_latent = uniform.group_by("latent").agg(pl.col("weight").sum()).sort("latent")
     fired = (truth.z != 0).sum(axis=0)
     np.testing.assert_allclose(by_latent["weight"], fired[by_latent["latent"].to_numpy()], rtol=1e-9)
+
+
+@pytest.mark.parametrize(("examples", "strata"), [(7, 5), (3, 5), (6, 3)])
+def test_no_sampler_gives_more_than_it_is_asked_for(
+    run: spilled_runs.Run, examples: int, strata: int
+) -> None:
+    found = run.gathered(checkpoints()[1], GatherOptions(ALL.choice, examples, strata)).examples
+    assert found.group_by("sampler", "latent", "split").len()["len"].max() == examples
+    assert found.filter(sampler="quantiles").group_by("latent", "split").len()["len"].max() <= examples
+
+
+def test_ranks_have_no_gaps_where_examples_went(subject: SubjectModel) -> None:
+    """A vocabulary of four, in contexts of two tokens of text: much is said on both sides."""
+    documents = random_documents([8] * 60, vocabulary_size=7, seed=1)
+    entry = checkpoints()[0]
+    made = passed(subject, [random_chunk(documents, context_length=3)], [entry])
+    found = made.gathered(entry, ALL)
+    assert found.coverage["dropped_for_leaks"] > 0
+    for _, rows in found.examples.group_by("sampler", "latent", "split", "stratum"):
+        assert sorted(rows["rank"]) == list(range(rows.height))
+    top = found.examples.filter(sampler="top").sort("latent", "split", "rank")
+    rises = top.select(pl.col("value").abs().diff().over("latent", "split") > 0).to_series()
+    assert top.height and not rises.any()
 
 
 def test_too_rare_latents_have_a_row_and_no_examples(run: spilled_runs.Run) -> None:

@@ -28,6 +28,16 @@ def make(seed, *, latents=10, contexts=30, vocabulary=6, first_context=0):
     return frame, pl.DataFrame(rows, schema=CONTEXT_SCHEMA, orient="row")
 
 
+def test_what_is_no_text_is_not_counted():
+    contexts = pl.DataFrame(
+        {"context": [5], "tokens": [[0, 7, 1, 8, 1, 9]], "first_scored": [1], "unscored": [[2, 4]]},
+        schema={**CONTEXT_SCHEMA, "unscored": pl.List(pl.UInt32)},
+    )
+    counts = TokenCounts(LATENTS)
+    counts.add(pl.DataFrame([(1, 0, 5, 3, 1.0)], schema=ROW_SCHEMA, orient="row"), contexts)
+    assert counts.frame().select("place", "token").rows() == [("at", 8)]
+
+
 def brute_force(peaks, contexts, rank_count):
     texts = {context: (tokens, first) for context, tokens, first in contexts.iter_rows()}
     counts = {(int(latent), place): Counter() for latent in LATENTS for place in PLACES}
