@@ -177,7 +177,7 @@ class SamplingSection(Section):
     """Which latents are looked at, and how much text of each: what `autointerp show` shows."""
 
     enabled: bool = True
-    """Whether every firing is kept and latents are sampled. Takes about 8 bytes a firing on disk."""
+    """Whether every firing is kept and latents are sampled. Takes about 6 bytes a firing on disk."""
     latents: Literal["random", "stratified", "all"] | tuple[Annotated[int, Field(ge=0)], ...] = "random"
     """`random`: uniformly among the latents that fire. `stratified`: as many of each decade of density.
     `all`: all that fire. Else a list of indices, the same for all checkpoints."""

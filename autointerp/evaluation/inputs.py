@@ -40,8 +40,8 @@ __all__ = [
 ]
 
 _LAYOUT = 2
-"""Of the shards that a pass leaves. Raised by one when one gets other columns or another meaning, so that what
-an older version began is refused in words and not misread."""
+"""Of the shards that a pass leaves. Raised by one when a shard gets other columns or another meaning, so that
+what an older version began is refused in words and not misread."""
 _MOST_SAID = 8
 _ROOM_FOR_ALL = 4 * 2**30
 """Bytes of all checkpoints' matrices that are held in memory; beyond, those of a long sweep stay in files."""

@@ -30,15 +30,18 @@ _LEAST_LIMIT = 2**20  # candidates
 def decoder_directions(sae: SparseAutoencoder, latents: Sequence[int]) -> Float[Tensor, "chosen d_out"]:
     """What a unit of activation of each latent adds to the reconstruction: its decoder's row over its scale.
 
-    In float32 where the dictionary computes, and in its own (normalised) space. For a transcoder that is the
-    space of the site it predicts. Memory: the result.
+    In float32 where the dictionary computes, and in the space of the site (of a transcoder the one that it
+    predicts), where one factor leads there: normalisation `scale` is undone. A factor that differs by token
+    (layer_norm, constant_norm) has no one value to divide by, and stays. Memory: the result.
 
     Raises:
         ValueError: there is no such latent.
     """
     chosen = _checked(sae, latents)
     rows = sae.decoder_weight[chosen.to(sae.decoder_weight.device)].detach().to(sae.device, torch.float32)
-    return rows if sae.latent_scale is None else rows / sae.latent_scale[chosen.to(sae.device), None].float()
+    if sae.latent_scale is not None:
+        rows = rows / sae.latent_scale[chosen.to(sae.device), None].float()
+    return rows / sae.normalization.output_scale
 
 
 @torch.no_grad()
@@ -126,7 +129,8 @@ class _Search:
         for start in starts:  # these first, as they give each row something to beat
             block = self._products(start, self._rough[start : start + self._side])
             self._take(block.fill_diagonal_(-3.0), start, self._latents[start : start + self._side])
-        for start, other in combinations(starts, 2):
+        # Neighbouring blocks first: each row then gets more to beat before most blocks are gone through.
+        for start, other in sorted(combinations(starts, 2), key=lambda pair: pair[1] - pair[0]):
             block = self._products(start, self._rough[other : other + self._side])
             self._take(block, start, self._latents[other : other + self._side])
             self._take(block.T, other, self._latents[start : start + self._side])
@@ -146,12 +150,9 @@ class _Search:
         self, block: Float32[Tensor, "row column"], start: int, columns: Int[Tensor, " column"]
     ) -> None:
         """Note what can be among the first of the rows that begin at `start`."""
-        passing = self._shortlist.passing(block, start)
-        row, column = passing.nonzero(as_tuple=True)
+        row, column = self._shortlist.passing(block, start)
         if len(row) * _CROWDED > block.numel():
             row, column = self._largest(start, columns)
-            kept = passing[row, column]
-            row, column = row[kept], column[kept]
         values = block[row, column]
         self._shortlist.add(Entries(row + start, columns.to(column.device)[column], values))
         if self._shortlist.is_full() and len(self._shortlist.shortened().rows) > self._limit * 3 // 4:
@@ -166,8 +167,9 @@ class _Search:
         _, others = _directions(self._sae, columns)
         is_itself = (latents[:, None] == columns).to(rows.device)
         cosines = (rows @ others.T).float().masked_fill_(is_itself, -torch.inf)
-        best = largest_of(cosines, self._count).columns
-        return torch.arange(len(best), device=best.device).repeat_interleave(best.shape[1]), best.flatten()
+        best = largest_of(cosines, self._count)
+        row, rank = best.values.isfinite().nonzero(as_tuple=True)
+        return row, best.columns[row, rank]
 
     def _settled(self) -> Entries:
         """The shortlist with exact cosines, cut to the first `count` of each row."""
@@ -181,9 +183,7 @@ class _Search:
     def _parts(self, entries: Entries) -> Iterator[tuple[Int[Tensor, " part"], Int[Tensor, " part"]]]:
         return zip(entries.rows.cpu().split(self._side), entries.columns.cpu().split(self._side), strict=True)
 
-    def _cosines(
-        self, rows: Int[Tensor, " pair"], columns: Int[Tensor, " pair"]
-    ) -> Float32[Tensor, " pair"]:
+    def _cosines(self, rows: Int[Tensor, " pair"], columns: Int[Tensor, " pair"]) -> Float32[Tensor, " pair"]:
         """Each summed on its own, so that it does not depend on what it is computed with."""
         products = self._gathered(self._latents[rows]).mul_(self._gathered(columns))
         return products.sum(dim=1).float()

@@ -5,6 +5,7 @@ Whole, or block by block from entries that are off by a little: then what can be
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
@@ -85,14 +86,25 @@ class Shortlist:
         """Whether it holds more than the limit."""
         return self._held > self._limit
 
-    def passing(self, block: Float32[Tensor, "row column"], first: int) -> Bool[Tensor, "row column"]:
-        """Which entries of consecutive rows, from row `first`, can be among the largest."""
+    def passing(
+        self, block: Float32[Tensor, "row column"], first: int
+    ) -> tuple[Int[Tensor, " entry"], Int[Tensor, " entry"]]:
+        """Row and column in a block of the entries that can be among the largest, in no certain order.
+
+        The block may be a transposed view. Its rows lie one after another, from row `first`.
+        """
         floor = self.floor[first : first + len(block)]
         is_open = floor <= -2
         if block.shape[1] > self._count and is_open.any():
             edge = block[is_open].topk(self._count, dim=1, sorted=False).values.amin(dim=1)
             floor[is_open] = (edge - 2 * self._error).clamp_(min=-2)
-        return block >= floor[:, None]
+        is_transposed = not block.is_contiguous()
+        passing = block.T.ge(floor) if is_transposed else block.ge(floor[:, None])
+        # Few pass: to look through flat memory on one thread beats torch's two passes on several.
+        flat = passing.flatten()
+        places = torch.from_numpy(np.flatnonzero(flat.numpy())) if flat.is_cpu else flat.nonzero().squeeze(1)
+        outer, inner = places // passing.shape[1], places % passing.shape[1]
+        return (inner, outer) if is_transposed else (outer, inner)
 
     def add(self, entries: Entries) -> None:
         """Take in entries, each pair of row and column once."""

@@ -13,6 +13,9 @@ __all__ = ["SimilarSampler"]
 
 _DECIMALS = 6  # of the cosine: what float32 embeddings bear out
 _SLACK = 1e-4  # a float32 product of unit vectors is off by less
+_UNSURE = 1e-4  # units of the last decimal; float64 products of unit vectors are off by far less
+_DENSE = 16  # a product of a whole block costs less than so many times fewer sums, each alone
+_PAIRS = 2**12  # pairs at a time
 
 
 class SimilarSampler:
@@ -25,8 +28,9 @@ class SimilarSampler:
 
     Gives nothing for a latent and split whose query is all zero or not finite, for contexts whose embedding
     is the centre or not finite, and for chunks without embeddings. Cost: a float32 matrix product per chunk,
-    which finds the candidates, and a float64 product per candidate, which no block size changes. Memory:
-    blocks of 2**20 cosines, and a `Reservoir`.
+    which finds the candidates, and their products in float64 (one by one, or as a matrix product where most
+    of a block are candidates), which no block size changes. Memory: blocks of 2**20 cosines, and a
+    `Reservoir`.
     """
 
     name = "similar"
@@ -88,15 +92,16 @@ class SimilarSampler:
     def _rows(
         self, pairs: SilentPairs, blocks: SilentBlocks, directions: Float64[np.ndarray, "context width"]
     ) -> pl.DataFrame:
-        """Exact keys. Each cosine is summed on its own, so no block size changes it."""
         latent, context = self._latents[pairs.latent_row], pairs.context_row
-        products = self._queries[pairs.latent_row, pairs.split] * directions[context]
+        cosines = _rounded_products(
+            self._queries[:, pairs.split], directions, pairs.latent_row, pairs.context_row
+        )
         return silent_rows(
             latent=latent,
             split=np.full(len(latent), pairs.split),
             context=blocks.contexts.ids[context],
             position=blocks.contexts.random_positions(self._seed, f"{self.name} focus", latent, context),
-            key=-np.round(products.sum(axis=1), _DECIMALS),
+            key=-cosines,
         )
 
     def merge(self, other: "SimilarSampler") -> None:
@@ -116,3 +121,43 @@ def _unit(
     has_direction = np.isfinite(length) & (length > 0)
     safe = np.where(has_direction, length, 1.0)[..., None]
     return np.where(has_direction[..., None], vectors / safe, 0.0), has_direction
+
+
+def _rounded_products(
+    left: Float64[np.ndarray, "row width"],
+    right: Float64[np.ndarray, "column width"],
+    row: Int64[np.ndarray, " pair"],
+    column: Int64[np.ndarray, " pair"],
+) -> Float64[np.ndarray, " pair"]:
+    """Products of rows of unit vectors, to six decimals: what a sum of each pair on its own gives.
+
+    Where much of a block is wanted, one matrix product gives them all. How it sums depends on its shape, so
+    pairs that this could round to the other side (their product lies at a rounding edge) are summed alone.
+    """
+    if not len(row):
+        return np.zeros(0)
+    rows, columns = slice(row.min(), row.max() + 1), np.unique(column)
+    height = int(row.max() - row.min()) + 1
+    if len(row) * _DENSE < height * len(columns):
+        return np.round(_products(left, right, row, column), _DECIMALS)
+    place = np.empty(len(right), dtype=np.int64)
+    place[columns] = np.arange(len(columns))
+    products = (left[rows] @ right[columns].T)[row - rows.start, place[column]]
+    scaled = products * 10.0**_DECIMALS
+    is_unsure = np.abs(np.abs(scaled - np.floor(scaled)) - 0.5) < _UNSURE
+    products[is_unsure] = _products(left, right, row[is_unsure], column[is_unsure])
+    return np.round(products, _DECIMALS)
+
+
+def _products(
+    left: Float64[np.ndarray, "row width"],
+    right: Float64[np.ndarray, "column width"],
+    row: Int64[np.ndarray, " pair"],
+    column: Int64[np.ndarray, " pair"],
+) -> Float64[np.ndarray, " pair"]:
+    """Each summed on its own, so no block size changes it."""
+    products = np.empty(len(row))
+    for start in range(0, len(row), _PAIRS):
+        part = slice(start, start + _PAIRS)
+        products[part] = (left[row[part]] * right[column[part]]).sum(axis=1)
+    return products
