@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int64, Integer, UInt32
+from jaxtyping import Float64, Int64, Integer, UInt32
 from scipy import sparse
 
 from autointerp.sampling.latents.bounded_counts import BoundedCounts
@@ -30,8 +30,9 @@ class CoFiring:
     for some chosen latents at a time, so that a product has at most 20 million entries and a row.
 
     Memory: that, 16 bytes per firing on the tokens concerned, 5 per token of the chunk, and at most `cap`
-    others of about 30 bytes per chosen latent. Cost of a chunk: a pass over its firings, and one step per
-    pair of firings on one token of which the first is a chosen latent's.
+    others of about 30 bytes per chosen latent; while a frame is made, about 100 bytes per other. Cost of a
+    chunk: a pass over its firings, and one step per pair of firings on one token of which the first is a
+    chosen latent's. Of a frame: one sort of 8-byte numbers, one per other.
     """
 
     def __init__(
@@ -72,7 +73,8 @@ class CoFiring:
         firings_on_token = np.diff(token_by_latent.indptr).astype(np.int64)
         work = np.minimum(chosen_by_token @ firings_on_token, self._latent_count)
         for block in _blocks(work):
-            self._counts.add(self._pairs(chosen_by_token[block] @ token_by_latent, self._chosen[block]))
+            pairs = self._pairs(chosen_by_token[block] @ token_by_latent, self._chosen[block])
+            self._counts.add(pairs, is_distinct=True)
 
     def merge(self, other: "CoFiring") -> None:
         """Take in what was counted of other tokens, for the same chosen latents.
@@ -112,18 +114,26 @@ class CoFiring:
         Returns:
             By latent and rank.
         """
+        pairs = self._counts.counts(is_sorted=False)
+        latent, other, c = (pairs[name].to_numpy() for name in ("latent", "item", "count"))
         fired = tokens_fired.astype(np.int64)
-        pairs = self._counts.counts().rename({"item": "other", "count": "c"})
-        ns = pl.Series(fired[pairs["latent"].to_numpy()])
-        ms = pl.Series(fired[pairs["other"].to_numpy()])
-        n, m, c = pl.col("n"), pl.col("m"), pl.col("c")
+        n, m = fired[latent], fired[other]
         excess = c * token_count - n * m
-        spread = (n * m).cast(pl.Float64) * ((token_count - n) * (token_count - m)).cast(pl.Float64)
-        value = c / n
+        with np.errstate(invalid="ignore", divide="ignore"):  # where a latent fires on every token
+            spread = (n * m).astype(np.float64) * ((token_count - n) * (token_count - m)).astype(np.float64)
+            phi = np.where(excess > 0, excess / np.sqrt(spread), -1.0)
+        near = _largest_by_latent(latent, phi, rank_count)
+        value = c[near] / n[near]
+        columns = {
+            "latent": latent[near],
+            "other": other[near],
+            "value": value,
+            "lift": value * token_count / m[near],
+            "undercount": pairs["undercount"].to_numpy()[near],
+            "phi": phi[near],
+        }
         ranked = (
-            pairs.with_columns(n=ns, m=ms)
-            .filter(excess > 0)
-            .with_columns(value=value, lift=value * token_count / m, phi=excess / spread.sqrt())
+            pl.DataFrame(columns)
             .sort("latent", "phi", "value", "other", descending=[False, True, True, False])
             .with_columns(rank=pl.int_range(pl.len()).over("latent"))
         )
@@ -163,6 +173,29 @@ class CoFiring:
         is_other = latent != other
         columns = {"latent": latent[is_other], "item": other[is_other], "count": entries.data[is_other]}
         return pl.DataFrame(columns)
+
+
+def _largest_by_latent(
+    latent: UInt32[np.ndarray, " pair"], phi: Float64[np.ndarray, " pair"], count: int
+) -> Int64[np.ndarray, " near"]:
+    """Which pairs have phi > 0 and can be among the first `count` of their latent, ties included.
+
+    By phi in float32, which keeps the order, and so drops none that is among the first in float64; numbers
+    that hold latent and phi sort several times faster than rows of columns do.
+    """
+    candidate = np.flatnonzero(phi > 0)
+    latent = latent[candidate].astype(np.uint64)
+    # Of numbers above zero, the bits sort as the numbers do.
+    strength = phi[candidate].astype(np.float32).view(np.uint32).astype(np.uint64)
+    key = (latent << np.uint64(32)) | (np.uint64(2**32 - 1) - strength)
+    ordered = np.sort(key)
+    group = ordered >> np.uint64(32)
+    starts = np.flatnonzero(np.diff(group, prepend=~group[:1]))
+    ends = np.append(starts[1:], len(group))
+    edge = ordered[np.minimum(starts + count, ends) - 1]
+    limits = np.zeros(int(latent.max(initial=0)) + 1, np.uint64)
+    limits[group[starts]] = edge
+    return candidate[key <= limits[latent]]
 
 
 def _blocks(work: Int64[np.ndarray, " chosen"]) -> list[slice]:

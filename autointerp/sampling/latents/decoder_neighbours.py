@@ -25,6 +25,7 @@ DECODER_NEIGHBOURS_SCHEMA = {
 _BLOCK_BYTES = 4 * 2**20
 _CROWDED = 8  # one in so many entries of a block passes: then all its cosines are computed exactly
 _LEAST_LIMIT = 2**20  # candidates
+_BLOCKS_OF_PAIRS = 4  # pairs whose exact cosines are computed at a time, in sides of a block
 
 
 def decoder_directions(sae: SparseAutoencoder, latents: Sequence[int]) -> Float[Tensor, "chosen d_out"]:
@@ -64,7 +65,7 @@ def nearest_latents(
     over `count` sums in float64 per chosen latent, or more where more directions are nearly equal. A decoder
     in a file is read once from end to end, chosen rows first, and then the rows of candidates. Memory: chosen
     x d_out in float32, 20 to 60 bytes per candidate (at most 2 chosen x count and 2**20 of them, and a
-    block's), and a few arrays of `block_bytes` or of one row of a block's directions.
+    block's), and a few arrays of `block_bytes` and of 4 blocks' rows of directions in float64.
 
     Args:
         sae: the dictionary.
@@ -181,7 +182,8 @@ class _Search:
         return exact.at(places_by_row(exact.rows, len(self._latents)) < self._count)
 
     def _parts(self, entries: Entries) -> Iterator[tuple[Int[Tensor, " part"], Int[Tensor, " part"]]]:
-        return zip(entries.rows.cpu().split(self._side), entries.columns.cpu().split(self._side), strict=True)
+        size = self._side * _BLOCKS_OF_PAIRS
+        return zip(entries.rows.cpu().split(size), entries.columns.cpu().split(size), strict=True)
 
     def _cosines(self, rows: Int[Tensor, " pair"], columns: Int[Tensor, " pair"]) -> Float32[Tensor, " pair"]:
         """Each summed on its own, so that it does not depend on what it is computed with."""

@@ -99,11 +99,13 @@ class Shortlist:
             edge = block[is_open].topk(self._count, dim=1, sorted=False).values.amin(dim=1)
             floor[is_open] = (edge - 2 * self._error).clamp_(min=-2)
         is_transposed = not block.is_contiguous()
-        passing = block.T.ge(floor) if is_transposed else block.ge(floor[:, None])
-        # Few pass: to look through flat memory on one thread beats torch's two passes on several.
-        flat = passing.flatten()
-        places = torch.from_numpy(np.flatnonzero(flat.numpy())) if flat.is_cpu else flat.nonzero().squeeze(1)
-        outer, inner = places // passing.shape[1], places % passing.shape[1]
+        matrix, limits = (block.T, floor) if is_transposed else (block, floor[:, None])
+        if block.is_cpu:
+            # Few pass: NumPy's single thread is faster than torch's several, above all on a busy machine.
+            places = torch.from_numpy(np.flatnonzero(matrix.numpy() >= limits.numpy()))
+        else:
+            places = (matrix >= limits).flatten().nonzero().squeeze(1)
+        outer, inner = places // matrix.shape[1], places % matrix.shape[1]
         return (inner, outer) if is_transposed else (outer, inner)
 
     def add(self, entries: Entries) -> None:

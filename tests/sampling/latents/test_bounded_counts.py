@@ -142,3 +142,14 @@ def test_what_cannot_be_counted_is_refused(groups, keep, cap):
 def test_counts_by_other_groups_do_not_add_up():
     with pytest.raises(ValueError, match="do not add"):
         BoundedCounts(GROUPS, keep=1, cap=1).merge(BoundedCounts({"latent": pl.UInt32}, keep=1, cap=1))
+
+
+def test_distinct_pairs_need_no_adding_up_before_they_wait():
+    pairs = [(1, 5, 2), (1, 3, 2), (0, 7, 1)]
+    one, other = BoundedCounts(GROUPS, keep=9, cap=9), BoundedCounts(GROUPS, keep=9, cap=9)
+    for _ in range(2):
+        one.add(frame_of(pairs), is_distinct=True)
+        other.add(frame_of(pairs))
+    assert one.counts().equals(other.counts())
+    columns = ("latent", "place", "item")
+    assert one.counts(is_sorted=False).sort(columns).equals(other.counts().sort(columns))

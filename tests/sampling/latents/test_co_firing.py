@@ -166,3 +166,13 @@ def test_what_cannot_be_right_is_refused():
     for other in (CoFiring(CHOSEN[1:], LATENTS), CoFiring(CHOSEN, LATENTS + 1)):
         with pytest.raises(ValueError, match="do not add up"):
             CoFiring(CHOSEN, LATENTS).merge(other)
+
+
+def test_only_others_that_can_be_listed_are_ranked_and_ties_stay():
+    latent = np.repeat(np.array([2, 9], np.uint32), 6)
+    phi = np.array([0.5, 0.25, 0.25, -0.5, 0.75, 0.0, 1.0, 1.0 + 1e-12, 0.1, 0.2, -1.0, -1.0])
+    near = module._largest_by_latent(latent, phi, 3)
+    assert near.tolist() == [0, 1, 2, 4, 6, 7, 9]
+    assert module._largest_by_latent(latent, phi, 1).tolist() == [4, 6, 7]  # equal in float32
+    assert module._largest_by_latent(latent, -np.ones(12), 3).tolist() == []
+    assert module._largest_by_latent(latent[:0], phi[:0], 3).tolist() == []

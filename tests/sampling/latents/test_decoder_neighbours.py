@@ -12,6 +12,7 @@ from autointerp.checkpoints.activation_functions import ReLU
 from autointerp.checkpoints.input_normalization import InputNormalization
 from autointerp.checkpoints.load import placed, read_checkpoint, write_checkpoint
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
+from autointerp.sampling.latents import decoder_neighbours as module
 from autointerp.sampling.latents.decoder_neighbours import (
     DECODER_NEIGHBOURS_SCHEMA,
     decoder_directions,
@@ -182,3 +183,26 @@ def test_what_cannot_be_done_is_said(latents):
         decoder_directions(sae, latents)
     with pytest.raises(ValueError, match="count is 0"):
         nearest_latents(sae, [1], count=0)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_candidates_do_not_depend_on_how_float32_products_are_computed(precision, monkeypatch):
+    """Where float32 may stand for less, the bound on the error is wider; the neighbours are the same."""
+    sae = dictionary(random_decoder(400, 24))
+    expected = nearest_latents(sae, range(400), count=7)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
+    assert nearest_latents(sae, range(400), count=7, block_bytes=4 * 64**2).equals(expected)
+
+
+@pytest.mark.parametrize("block_bytes", [4 * 16**2, 4 * 50**2, 2**22])
+def test_directions_that_are_all_nearly_equal_are_told_apart(block_bytes, monkeypatch):
+    """Closer than float32 can tell, so that everything is a candidate, and lists are cut on the way."""
+    monkeypatch.setattr(module, "_LEAST_LIMIT", 50)
+    generator = torch.Generator().manual_seed(0)
+    decoder = 1 + 1e-4 * torch.randn(150, 9, generator=generator, dtype=torch.float64)
+    decoder[40:60] = decoder[3]
+    unit = decoder / decoder.norm(dim=1, keepdim=True)
+    cosines = (unit[:, None] * unit[None]).sum(dim=2).float().fill_diagonal_(-2)
+    expected = cosines.sort(dim=1, descending=True, stable=True).indices[:, :6]
+    found = nearest_latents(dictionary(decoder), range(150), count=6, block_bytes=block_bytes)
+    assert found["other"].to_list() == expected.flatten().tolist()

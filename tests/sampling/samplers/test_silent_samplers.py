@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from autointerp.sampling.samplers import same_token
+from autointerp.sampling.samplers import same_token, similar
 
 
 def _groups(world):
@@ -191,3 +191,17 @@ def test_near_misses_go_by_margin_and_firing_contexts_are_left_out(make_world):
         expected = rows.sort("margin", "context")["context"].to_list()[:4]
         mine = honest.filter((pl.col("latent") == latent) & (pl.col("split") == split)).sort("rank")
         assert mine["context"].to_list() == expected
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 1.0])
+def test_products_of_many_pairs_are_those_of_each_alone(share):
+    """Products that lie at the edges of the sixth decimal are among them."""
+    generator = np.random.default_rng(0)
+    left = np.r_[generator.normal(size=(40, 16)), np.eye(16)[:10] * (0.5 + 1e-6 * np.arange(10))[:, None]]
+    right = np.r_[generator.normal(size=(60, 16)), np.eye(16)[:10] + 1e-6]
+    left, right = (rows / np.maximum(np.sqrt((rows**2).sum(axis=1))[:, None], 1) for rows in (left, right))
+    row, column = np.nonzero(generator.random((50, 70)) < share)
+    alone = np.array([(left[i] * right[j]).sum() for i, j in zip(row, column, strict=True)])
+    found = similar._rounded_products(left, right, row, column)
+    np.testing.assert_array_equal(found, np.round(alone, 6))
+    assert similar._rounded_products(left, right, row[:0], column[:0]).shape == (0,)
