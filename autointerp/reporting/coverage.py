@@ -42,8 +42,9 @@ def _cells(entry: LatentCoverage) -> tuple[Cell, ...]:
     name = Cell(entry.checkpoint, sort=entry.checkpoint)
     if entry.status != "measured":
         tone = "bad" if entry.status == "failed" else "neutral"
-        why = Cell(entry.reason, badges=(Badge(entry.status, tone),))
-        return name, why, *(Cell("—", kind="missing") for _ in _COLUMNS[2:])
+        badges = (Badge(entry.status, tone),)
+        name = Cell(entry.checkpoint, sort=entry.checkpoint, detail=entry.reason, badges=badges)
+        return name, *(Cell("—", kind="missing") for _ in _COLUMNS[1:])
     latents, live, scorable = entry.latent_count or 0, entry.live_count or 0, entry.scorable_count or 0
     drawn = _count(entry.sampled_scorable_count)
     return (
