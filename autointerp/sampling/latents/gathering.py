@@ -7,9 +7,10 @@ Four readings of the firings, chunk by chunk, since each needs what the one befo
     3  strata of peaks, hard negatives              (need histograms, tokens, neighbours)
     4  activations within the examples' windows     (need the examples)
 
-Memory: 100 bytes per latent of the dictionary; per sampled latent its histogram (16 bytes a bin), at most
-4096 co-firing latents and 2048 tokens a place, and `examples` + 1 rows of 32 bytes per sampler, split and
-stratum; one chunk. None of it grows with the number of tokens once these are full.
+Memory: 100 bytes per latent of the dictionary; per sampled latent its histogram (16 bytes a bin), and
+`examples` + 1 rows of 32 bytes per sampler, split and stratum; counts of co-firing latents and of tokens at
+each place, 8 million of each for all sampled latents together (at most 4096 and 2048, at least 256 for each
+latent); one chunk. None of it grows with the number of tokens once these are full.
 """
 
 from collections.abc import Callable, Iterator
@@ -42,6 +43,8 @@ from autointerp.sampling.samplers.uniform import UniformSampler
 __all__ = ["Dictionary", "GatherOptions", "Gathered", "gather"]
 
 _LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+_COUNTED = 2**23
+"""Counts of co-firing latents, or of tokens at one place, that are held for all sampled latents together."""
 _PEAK_TOKENS = 3
 """Tokens at a latent's peaks for which silent occurrences are looked for."""
 _NEIGHBOURS = 5
@@ -192,8 +195,9 @@ class _First:
 
     def __init__(self, latents: UInt32[np.ndarray, " latent"], latent_count: int) -> None:
         self.firings, self.peaks = Histograms(), Histograms()
-        self.tokens = TokenCounts(latents)
-        self.co_firing = CoFiring(latents, latent_count)
+        tokens, others = (_room(len(latents), most) for most in (2048, 4096))
+        self.tokens = TokenCounts(latents, keep=tokens // 4, cap=tokens)
+        self.co_firing = CoFiring(latents, latent_count, keep=others // 4, cap=others)
         self.queries = ContextQueries(latents)
         self.drawn: list[pl.DataFrame] = []
 
@@ -221,6 +225,11 @@ class _First:
         longest = int(firings.position.max(initial=0)) + 1
         self.co_firing.add(firings.latent, firings.row.astype(np.int64) * longest + firings.position)
         self.queries.add(view)
+
+
+def _room(latent_count: int, most: int) -> int:
+    """Items that are counted exactly for each sampled latent: fewer where very many latents are sampled."""
+    return int(np.clip(_COUNTED // max(latent_count, 1), 256, most))
 
 
 def _second(
