@@ -61,8 +61,8 @@ class Suite(Section):
     site: str | None = None
     """Where checkpoints attach that do not say it themselves."""
     dictionary_dtype: Literal["float32", "bfloat16"] = "float32"
-    """What dictionaries compute in. bfloat16 is faster where the processor has it (nearly twice on a CPU, more
-    on a GPU), and changes which latents fire: about 1 % of the firings of a random TopK dictionary with n =
+    """What dictionaries compute in. bfloat16 is faster where the processor has it (about twice on a CPU, more
+    on a GPU), and changes which latents fire: 1 to 3 % of the firings of a random TopK dictionary with n =
     32768 and k = 32. A release is to be judged in float32."""
     subject: SubjectSection
     corpus: CorpusSection = CorpusSection()
