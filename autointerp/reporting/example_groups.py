@@ -8,12 +8,13 @@ import polars as pl
 
 from autointerp.reporting.latent_tables import LatentTableError, LatentTables, nearest_name_remedy
 from autointerp.sampling.samplers.catalogue import SAMPLER_NAMES
+from autointerp.sampling.samplers.sampler import SPLITS
 
 __all__ = ["Example", "ExampleChoice", "ExampleGroup", "example_groups"]
 
 _READING_ORDER = ("uniform", "quantiles", "top", "importance")
 """First what is random, then what was chosen for its strength; silent text follows."""
-_SPLITS = {"explain": 0, "validate": 1, "score": 2}
+_SPLITS = {name: index for index, name in enumerate(SPLITS)}
 _GROUP = ["sampler", "stratum"]
 
 

@@ -198,7 +198,7 @@ def _example_rows(
     texts = example_lines(
         example,
         width=width - _MARGIN,
-        maximum=view.firing.maximum,
+        maximum=view.firing.maximum or 0.0,
         is_marked=is_marked,
         shows_focus=group.sampler not in _BLIND,
     )

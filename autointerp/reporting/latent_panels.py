@@ -191,7 +191,7 @@ def _chart(bars: Sequence[HistogramBar], firing: Firing) -> list[Text]:
     for height in reversed(range(_CHART_HEIGHT)):
         line = Text(no_wrap=True)
         for bar, level in zip(bars, levels, strict=True):
-            shade = shade_of(bar.high, firing.maximum)
+            shade = shade_of(bar.high, firing.maximum or 0.0)
             block = _EIGHTHS[min(max(level - 8 * height, 0), 8)]
             line.append(block * wide, SHADES[shade] if shade is not None else "")
         lines.append(_padded(line, _CHART_WIDTH))

@@ -12,7 +12,9 @@ import polars as pl
 from autointerp.records import LatentCoverage
 from autointerp.reporting.example_groups import ExampleChoice, ExampleGroup, example_groups
 from autointerp.reporting.latent_tables import LatentTableError, LatentTables, open_latent_tables
+from autointerp.sampling.latents.distribution import BASE
 from autointerp.sampling.latents.tables import TABLES
+from autointerp.sampling.samplers.sampler import SPLITS
 
 __all__ = [
     "Firing",
@@ -27,12 +29,9 @@ __all__ = [
     "with_texts",
 ]
 
-_BIN_RATIO = 1.01 / 0.99
-"""Bin b of the histograms holds magnitudes in (ratio^(b - 1), ratio^b]."""
 _LARGEST_BIN = 35_000  # the ratio to this power is about the largest float64
 _MOST_BARS = 40
 _QUANTILES = ("q05", "q25", "q50", "q75", "q95")
-_SPLITS = ("explain", "validate", "score")
 
 
 @dataclass(frozen=True)
@@ -40,20 +39,20 @@ class Firing:
     """How often and how strongly a latent fires; every latent has this, sampled or not."""
 
     tokens_fired: int
-    token_count: int
-    """Scored tokens of the text; 0 where no latent of the dictionary fires, so that nothing tells."""
+    token_count: int | None
+    """Scored tokens of the text; None where no latent of the dictionary fires, so that nothing tells."""
     density: float
     """Share of the scored tokens, in [0, 1]."""
     documents_fired: int
-    document_count: int
+    document_count: int | None
     document_density: float
     """Share of the documents, in [0, 1]."""
     split_documents: Mapping[str, int]
     """Documents of each split in which it fires; near-duplicates count as one."""
     mass: float
     """Sum of |activation| over the text."""
-    maximum: float
-    """Of |activation|; 0 where it never fires."""
+    maximum: float | None
+    """Of |activation|; None where it never fires."""
     mean: float | None
     """Of the activation where it fires; None where it never does."""
     quantiles: Mapping[str, float]
@@ -240,30 +239,33 @@ def _latent_row(
 
 
 def _firing(tables: LatentTables, checkpoint: str, row: Mapping[str, Any]) -> Firing:
+    unknown = [name for name in ("density", "document_density", "mass") if row[name] is None]
+    if unknown:
+        raise tables.damaged("latents", f"latent {row['latent']} of {checkpoint!r} has no {unknown[0]}")
     token_count, document_count = _text_size(tables, checkpoint)
     return Firing(
         tokens_fired=row["tokens_fired"],
         token_count=token_count,
-        density=row["density"] or 0.0,
+        density=row["density"],
         documents_fired=row["documents_fired"],
         document_count=document_count,
-        document_density=row["document_density"] or 0.0,
-        split_documents={split: row[f"{split}_documents"] for split in _SPLITS},
-        mass=row["mass"] or 0.0,
-        maximum=row["maximum"] or 0.0,
+        document_density=row["document_density"],
+        split_documents={split: row[f"{split}_documents"] for split in SPLITS},
+        mass=row["mass"],
+        maximum=row["maximum"],
         mean=row["mean"],
         quantiles={name: row[name] for name in _QUANTILES if row[name] is not None},
     )
 
 
-def _text_size(tables: LatentTables, checkpoint: str) -> tuple[int, int]:
+def _text_size(tables: LatentTables, checkpoint: str) -> tuple[int, int] | tuple[None, None]:
     """Scored tokens and documents: what the densities of the busiest latent are shares of."""
     columns = ["tokens_fired", "density", "documents_fired", "document_density"]
     fired = tables.rows(
         "latents", (pl.col("checkpoint") == checkpoint) & (pl.col("tokens_fired") > 0), columns=columns
     ).filter(pl.col("density") > 0, pl.col("document_density") > 0)
     if fired.is_empty():
-        return 0, 0
+        return None, None
     busiest = fired.sort("tokens_fired").row(-1, named=True)
     return (
         round(busiest["tokens_fired"] / busiest["density"]),
@@ -282,7 +284,7 @@ def _bars(tables: LatentTables, where: pl.Expr) -> tuple[HistogramBar, ...]:
     width = math.ceil((last - first + 1) / _MOST_BARS)
     bars = bins.group_by((pl.col("bin") - first) // width).agg(pl.col("count").cast(pl.UInt64).sum())
     counts = dict(bars.iter_rows())
-    edges = [_BIN_RATIO ** (first - 1 + width * index) for index in range(max(counts) + 2)]
+    edges = [BASE ** (first - 1 + width * index) for index in range(max(counts) + 2)]
     return tuple(
         HistogramBar(edges[index], edges[index + 1], counts.get(index, 0)) for index in range(max(counts) + 1)
     )

@@ -65,6 +65,7 @@ __all__ = [
     "ShardStore",
     "read_firing_totals",
     "read_observations",
+    "read_shard",
     "read_tokens",
 ]
 
@@ -330,16 +331,22 @@ def _read_chunks(
 
 
 def _chunk_frames(store: ShardStore, kind: str, chunk_names: Iterable[str]) -> Iterator[pl.DataFrame]:
-    for name in chunk_names:
-        key = _key(kind, name)
-        try:
-            frame = store.read(key)
-        except KeyError:
-            raise RunStoreError(
-                f"the shard {key} is missing or damaged",
-                remedy="run the same command again, which computes it anew",
-            ) from None
-        yield frame
+    return (read_shard(store, _key(kind, name)) for name in chunk_names)
+
+
+def read_shard(store: ShardStore, key: str) -> pl.DataFrame:
+    """A shard of the pass.
+
+    Raises:
+        RunStoreError: it is not there, or is damaged.
+    """
+    try:
+        return store.read(key)
+    except KeyError:
+        raise RunStoreError(
+            f"the shard {key} is missing or damaged",
+            remedy="run the same command again, which computes it anew",
+        ) from None
 
 
 def _keep(store: ShardStore, name: str, result: ChunkResult) -> None:

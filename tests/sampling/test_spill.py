@@ -201,7 +201,7 @@ def test_a_margin_is_positive_just_where_a_latent_is_silent(name: str) -> None:
     found = margins(activation, pre, latents, sae.encode_sparse(x))
     fires = sae.encode(x)[:, latents] != 0
     assert fires.any() and (~fires).any()
-    assert torch.equal(found > 1e-5, ~fires) or ((found <= 1e-5) == fires).float().mean() > 0.999
+    assert torch.equal(found > 1e-5, ~fires)
 
 
 def test_a_latent_whose_gate_is_open_and_whose_magnitude_is_not_has_near_misses(

@@ -1,4 +1,4 @@
-"""|activation| -> log-scale histograms of each latent, and from them quantiles, strata and drawings.
+"""|activation| -> log-scale histograms of each latent, and from them quantiles and strata.
 
 The bins are those of DDSketch (Masson, Rim and Lee 2019, "DDSketch: a fast and fully-mergeable quantile
 sketch with relative-error guarantees", VLDB 12) with relative accuracy 1 % and no bound on their number: bin
@@ -20,7 +20,6 @@ __all__ = [
     "LOWEST_BIN",
     "Histograms",
     "bins_of",
-    "log_histogram",
     "quantiles",
     "strata_edges",
 ]
@@ -183,33 +182,6 @@ def strata_edges(histograms: pl.DataFrame, *, strata: int) -> pl.DataFrame:
         for name in ("lower", "upper")
     }
     return groups.with_columns(**values).sort("latent", "stratum")
-
-
-def log_histogram(histograms: pl.DataFrame, *, bins: int) -> pl.DataFrame:
-    """Each latent's histogram in at most `bins` bars of equal width on the log scale, for drawing.
-
-    Bars are runs of as many whole bins as it takes, from the latent's lowest; empty ones are left out.
-
-    Returns:
-        By latent and height: `latent` UInt32, `lower` and `upper` Float64 (lower < |x| <= upper), `count`
-        UInt64.
-    """
-    lowest, highest = pl.col("bin").min().over("latent"), pl.col("bin").max().over("latent")
-    width = (highest - lowest + bins) // bins  # ceil((highest - lowest + 1) / bins)
-    lower = lowest + (pl.col("bin") - lowest) // width * width - 1  # the power of BASE where the bar begins
-    edge = pl.lit(BASE).pow
-    return (
-        histograms.select("latent", "count", power=lower, width=width)
-        .group_by("latent", "power", "width")
-        .agg(pl.col("count").cast(pl.UInt64).sum())
-        .sort("latent", "power")
-        .select(
-            "latent",
-            lower=edge(pl.col("power")),
-            upper=edge(pl.col("power") + pl.col("width")),
-            count="count",
-        )
-    )
 
 
 def _added_up(

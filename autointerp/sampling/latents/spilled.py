@@ -7,8 +7,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float32, UInt32
 
-from autointerp.errors import RunStoreError
-from autointerp.sampling.activation_pass import ShardStore
+from autointerp.sampling.activation_pass import ShardStore, read_shard
 from autointerp.sampling.latents.near_duplicates import clusters
 from autointerp.sampling.latents.sides import SplitShares, sides
 from autointerp.sampling.latents.totals import ContextRows
@@ -21,7 +20,7 @@ from autointerp.sampling.spill import (
     signature_key,
 )
 
-__all__ = ["ChunkContexts", "Firings", "Spilled", "document_sides", "read_shard"]
+__all__ = ["ChunkContexts", "Firings", "Spilled", "document_sides"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,18 +198,3 @@ def _links(contexts: pl.DataFrame) -> pl.DataFrame:
     packed = contexts.filter(pl.col("documents").list.len() > 1)
     pairs = packed.select("document", other=pl.col("documents")).explode("other")
     return pairs.filter(pl.col("document") != pl.col("other")).unique().sort("document", "other")
-
-
-def read_shard(store: ShardStore, key: str) -> pl.DataFrame:
-    """A shard of the pass.
-
-    Raises:
-        RunStoreError: it is not there, or is damaged.
-    """
-    try:
-        return store.read(key)
-    except KeyError:
-        raise RunStoreError(
-            f"the shard {key} is missing or damaged",
-            remedy="run the same command again, which computes it anew",
-        ) from None

@@ -13,9 +13,6 @@ class SamplerEntry:
     """One line."""
     is_silent: bool
     """Whether the latent fires nowhere in the contexts that it gives."""
-    needs: tuple[str, ...] = ()
-    """What it cannot do without: options beyond latents, count and seed, and the parts of a chunk that a run
-    need not keep."""
 
 
 SAMPLER_NAMES: dict[str, SamplerEntry] = {
@@ -24,7 +21,6 @@ SAMPLER_NAMES: dict[str, SamplerEntry] = {
     "quantiles": SamplerEntry(
         "Random contexts from each of several ranges of the strength of firing.",
         is_silent=False,
-        needs=("edges",),
     ),
     "importance": SamplerEntry(
         "Random contexts, the likelier the more strongly the latent fires there.", is_silent=False
@@ -33,22 +29,18 @@ SAMPLER_NAMES: dict[str, SamplerEntry] = {
     "same_token": SamplerEntry(
         "Silent contexts that hold a token at which the latent typically fires.",
         is_silent=True,
-        needs=("tokens",),
     ),
     "neighbours": SamplerEntry(
         "Silent contexts in which a latent fires that is close by direction or by company.",
         is_silent=True,
-        needs=("neighbours",),
     ),
     "similar": SamplerEntry(
         "The silent contexts whose activations are most like those where the latent fires.",
         is_silent=True,
-        needs=("queries", "centre", "embeddings"),
     ),
     "near_misses": SamplerEntry(
         "The silent contexts in which the latent came closest to firing.",
         is_silent=True,
-        needs=("near_misses",),
     ),
 }
 """By name, as in a suite and in the column `sampler` of the examples."""

@@ -1,18 +1,16 @@
 """Peaks -> random ones, a peak the likelier the larger its magnitude."""
 
-import numpy as np
 import polars as pl
-from jaxtyping import UInt32
 
 from autointerp.sampling.samplers.chunk_contexts import of_latents
 from autointerp.sampling.samplers.hashing import hashed, uniform
-from autointerp.sampling.samplers.reservoir import Reservoir, as_sample
+from autointerp.sampling.samplers.reservoir import ReservoirSampler, as_sample
 from autointerp.sampling.samplers.sampler import ChunkView
 
 __all__ = ["ImportanceSampler"]
 
 
-class ImportanceSampler:
+class ImportanceSampler(ReservoirSampler):
     """Priority sampling of peaks by |value| (Duffield, Lund, Thorup 2007).
 
     The key is u / |value| with u uniform in (0, 1) by hash, and the `count` smallest are kept. With tau the
@@ -25,12 +23,6 @@ class ImportanceSampler:
     name = "importance"
     is_silent = False
 
-    def __init__(self, *, latents: UInt32[np.ndarray, " latent"], count: int, seed: int) -> None:
-        """Start empty. `latents` are sorted."""
-        self._latents = latents
-        self._seed = seed
-        self._reservoir = Reservoir(count, is_one_per_context=True)
-
     def add(self, chunk: ChunkView) -> None:
         """Take the chunk's peaks in."""
         peaks = of_latents(chunk.peaks, self._latents)
@@ -38,10 +30,6 @@ class ImportanceSampler:
         numbers = pl.Series(uniform(hashed(self._seed, self.name, *columns)))
         key = numbers / peaks["value"].cast(pl.Float64).abs()
         self._reservoir.add(peaks.with_columns(key=key, stratum=pl.lit(0, dtype=pl.Int16)))
-
-    def merge(self, other: "ImportanceSampler") -> None:
-        """Take in what another one kept of other chunks."""
-        self._reservoir.merge(other._reservoir)
 
     def sample(self) -> pl.DataFrame:
         """SAMPLE_SCHEMA. `rank` is the order of priority, not of magnitude."""

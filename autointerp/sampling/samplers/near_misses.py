@@ -1,17 +1,15 @@
 """Near misses -> the silent contexts in which a latent came closest to firing."""
 
-import numpy as np
 import polars as pl
-from jaxtyping import UInt32
 
 from autointerp.sampling.samplers.chunk_contexts import of_latents
-from autointerp.sampling.samplers.reservoir import Reservoir, as_sample
+from autointerp.sampling.samplers.reservoir import ReservoirSampler
 from autointerp.sampling.samplers.sampler import ChunkView
 
 __all__ = ["NearMissSampler"]
 
 
-class NearMissSampler:
+class NearMissSampler(ReservoirSampler):
     """The `count` silent contexts of smallest margin, smallest first; the focus is where it was smallest.
 
     It chooses among the near misses that chunks bring, and its population counts those. Whether they are the
@@ -22,12 +20,6 @@ class NearMissSampler:
 
     name = "near_misses"
     is_silent = True
-
-    def __init__(self, *, latents: UInt32[np.ndarray, " latent"], count: int, seed: int) -> None:
-        """Start empty. `latents` are sorted. Nothing is drawn: the seed is there to be like the others."""
-        self._latents = latents
-        self._seed = seed
-        self._reservoir = Reservoir(count, is_one_per_context=True)
 
     def add(self, chunk: ChunkView) -> None:
         """Take the chunk's near misses in, those aside in whose context the latent fires after all."""
@@ -40,11 +32,3 @@ class NearMissSampler:
                 stratum=pl.lit(0, dtype=pl.Int16),
             )
         )
-
-    def merge(self, other: "NearMissSampler") -> None:
-        """Take in what another one kept of other chunks."""
-        self._reservoir.merge(other._reservoir)
-
-    def sample(self) -> pl.DataFrame:
-        """SAMPLE_SCHEMA, without values."""
-        return as_sample(self._reservoir.kept())

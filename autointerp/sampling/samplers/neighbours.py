@@ -7,13 +7,13 @@ from jaxtyping import UInt32
 from autointerp.sampling.samplers.chunk_contexts import ChunkContexts, rows_in, silent_rows
 from autointerp.sampling.samplers.fan_out import FanOut
 from autointerp.sampling.samplers.hashing import hashed, uniform
-from autointerp.sampling.samplers.reservoir import Reservoir, as_sample
+from autointerp.sampling.samplers.reservoir import ReservoirSampler
 from autointerp.sampling.samplers.sampler import ChunkView
 
 __all__ = ["NeighbourSampler"]
 
 
-class NeighbourSampler:
+class NeighbourSampler(ReservoirSampler):
     """`count` random contexts of each latent and split in which some neighbour of it fires and it does not.
 
     All such contexts are equally likely, however many neighbours fire there; the focus is the peak of one of
@@ -36,13 +36,11 @@ class NeighbourSampler:
             seed: Of the draw.
             neighbours: `latent`, `other`; chunks must bring the peaks of every `other`.
         """
-        self._latents = latents
-        self._seed = seed
+        super().__init__(latents=latents, count=count, seed=seed)
         pairs = neighbours.select(pl.col("latent", "other").cast(pl.UInt32)).unique()
         row = rows_in(latents, pairs["latent"].to_numpy())
         other = pairs["other"].to_numpy()[row >= 0]
         self._fan = FanOut(other, row[row >= 0], latent_count=len(latents))
-        self._reservoir = Reservoir(count, is_one_per_context=True)
 
     def add(self, chunk: ChunkView) -> None:
         """Take in the contexts in which neighbours fire."""
@@ -65,11 +63,3 @@ class NeighbourSampler:
                 key=uniform(hashed(self._seed, self.name, latent, ids)),
             )
             self._reservoir.add(rows)
-
-    def merge(self, other: "NeighbourSampler") -> None:
-        """Take in what another one kept of other chunks."""
-        self._reservoir.merge(other._reservoir)
-
-    def sample(self) -> pl.DataFrame:
-        """SAMPLE_SCHEMA, without values."""
-        return as_sample(self._reservoir.kept())

@@ -6,13 +6,13 @@ from jaxtyping import UInt32
 
 from autointerp.sampling.samplers.chunk_contexts import of_latents
 from autointerp.sampling.samplers.hashing import hashed, uniform
-from autointerp.sampling.samplers.reservoir import SHARE_OF_POPULATION, Reservoir, as_sample
+from autointerp.sampling.samplers.reservoir import SHARE_OF_POPULATION, ReservoirSampler, as_sample
 from autointerp.sampling.samplers.sampler import ChunkView
 
 __all__ = ["QuantileSampler"]
 
 
-class QuantileSampler:
+class QuantileSampler(ReservoirSampler):
     """`count` peaks of each latent, split and stratum, uniformly random.
 
     A peak lies in the stratum with lower <= |value| < upper, compared in float64; a latent's stratum of
@@ -35,9 +35,7 @@ class QuantileSampler:
             seed: Of the draw.
             edges: `latent`, `stratum` (from 0), `lower`, `upper`: of each latent, strata that do not overlap.
         """
-        self._latents = latents
-        self._seed = seed
-        self._reservoir = Reservoir(count, is_one_per_context=True)
+        super().__init__(latents=latents, count=count, seed=seed)
         is_highest = pl.col("lower") == pl.col("lower").max().over("latent")
         self._edges = edges.select(
             pl.col("latent").cast(pl.UInt32),
@@ -58,10 +56,6 @@ class QuantileSampler:
         columns = (peaks[name].to_numpy() for name in ("latent", "context", "position"))
         key = pl.Series(uniform(hashed(self._seed, self.name, *columns)))
         self._reservoir.add(peaks.with_columns(key=key))
-
-    def merge(self, other: "QuantileSampler") -> None:
-        """Take in what another one kept of other chunks."""
-        self._reservoir.merge(other._reservoir)
 
     def sample(self) -> pl.DataFrame:
         """SAMPLE_SCHEMA; stratum 0 is the weakest where the edges are numbered so."""

@@ -1,14 +1,14 @@
 """Rows with keys -> of each latent, split and stratum the rows of smallest key, and how many there were."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt32
 
 from autointerp.sampling.samplers.sampler import SAMPLE_SCHEMA
 
-__all__ = ["GROUP", "SHARE_OF_POPULATION", "Reservoir", "as_sample"]
+__all__ = ["GROUP", "SHARE_OF_POPULATION", "Reservoir", "ReservoirSampler", "as_sample"]
 
 GROUP = ("latent", "split", "stratum")
 
@@ -129,6 +129,34 @@ class Reservoir:
         last = rows.filter(pl.Series(place == self._count))
         self._limits = last.select("group", pl.col("key").alias("limit"))
         self._buffer, self._buffered = [], 0
+
+
+class ReservoirSampler:
+    """What samplers have in common: a seed, the chosen latents, and a reservoir that merges."""
+
+    is_one_per_context: ClassVar[bool] = True
+    """Whether a context is kept once for a latent, split and stratum."""
+
+    def __init__(self, *, latents: UInt32[np.ndarray, " latent"], count: int, seed: int) -> None:
+        """Start empty.
+
+        Args:
+            latents: The chosen ones, sorted.
+            count: Rows kept per latent, split and stratum.
+            seed: Of the draw; of no effect where nothing is drawn.
+        """
+        self._latents = latents
+        self._count = count
+        self._seed = seed
+        self._reservoir = Reservoir(count, is_one_per_context=self.is_one_per_context)
+
+    def merge(self, other: "ReservoirSampler") -> None:
+        """Take in what another one kept of other chunks."""
+        self._reservoir.merge(other._reservoir)
+
+    def sample(self) -> pl.DataFrame:
+        """SAMPLE_SCHEMA; weights are null, which stands for no probability sample."""
+        return as_sample(self._reservoir.kept())
 
 
 _ROW_ORDER = ("group", "key", "context", "position", "value")

@@ -10,7 +10,7 @@ from scipy import sparse
 from autointerp.sampling.samplers.chunk_contexts import ChunkContexts, rows_in, silent_rows
 from autointerp.sampling.samplers.fan_out import FanOut
 from autointerp.sampling.samplers.hashing import hashed, uniform
-from autointerp.sampling.samplers.reservoir import Reservoir, as_sample
+from autointerp.sampling.samplers.reservoir import ReservoirSampler, as_sample
 from autointerp.sampling.samplers.sampler import SPLITS, ChunkView
 from autointerp.sampling.samplers.text_places import TextPlaces
 
@@ -36,7 +36,7 @@ class _Places:
         return type(self)(*(column[chosen] for column in columns))
 
 
-class SameTokenSampler:
+class SameTokenSampler(ReservoirSampler):
     """`count` places of each latent and split with a token at which it typically peaks, where it is silent.
 
     The key of a place is u, uniform in (0, 1) by the hash of (seed, context, position) and so the same for
@@ -75,8 +75,7 @@ class SameTokenSampler:
             seed: Of the draw.
             tokens: `latent`, `token`: at which the latent typically peaks.
         """
-        self._latents = latents
-        self._seed = seed
+        super().__init__(latents=latents, count=count, seed=seed)
         self._pool = _POOL * count
         pairs = tokens.select(pl.col("latent").cast(pl.UInt32), pl.col("token").cast(pl.Int32)).unique()
         row = rows_in(latents, pairs["latent"].to_numpy())
@@ -87,7 +86,6 @@ class SameTokenSampler:
         self._has_token = sparse.csr_array((ones, (row, rows_in(self._fan.sources, token))), shape=shape)
         self._places = np.zeros((shape[1], len(SPLITS), _LEVELS), dtype=np.int64)
         self._silent = np.zeros((shape[0], len(SPLITS), _LEVELS), dtype=np.int64)
-        self._reservoir = Reservoir(count, is_one_per_context=True)
 
     def add(self, chunk: ChunkView) -> None:
         """Take in the places of the tokens."""
@@ -115,7 +113,7 @@ class SameTokenSampler:
         """Take in what another one kept of other chunks."""
         self._places += other._places
         self._silent += other._silent
-        self._reservoir.merge(other._reservoir)
+        super().merge(other)
 
     def sample(self) -> pl.DataFrame:
         """SAMPLE_SCHEMA, without values."""

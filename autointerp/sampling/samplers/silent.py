@@ -2,18 +2,18 @@
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float64, Int64, UInt32
+from jaxtyping import Float64, Int64
 
 from autointerp.sampling.samplers.chunk_contexts import silent_rows
 from autointerp.sampling.samplers.hashing import hashed, uniform
-from autointerp.sampling.samplers.reservoir import SHARE_OF_POPULATION, Reservoir, as_sample
+from autointerp.sampling.samplers.reservoir import SHARE_OF_POPULATION, ReservoirSampler, as_sample
 from autointerp.sampling.samplers.sampler import ChunkView
 from autointerp.sampling.samplers.silent_blocks import SilentBlocks
 
 __all__ = ["SilentSampler"]
 
 
-class SilentSampler:
+class SilentSampler(ReservoirSampler):
     """`count` contexts of each latent and split in which it fires nowhere, uniformly random.
 
     The focus is a uniformly random scored position, so that its place tells nothing. The population is the
@@ -25,13 +25,6 @@ class SilentSampler:
 
     name = "silent"
     is_silent = True
-
-    def __init__(self, *, latents: UInt32[np.ndarray, " latent"], count: int, seed: int) -> None:
-        """Start empty. `latents` are sorted."""
-        self._latents = latents
-        self._count = count
-        self._seed = seed
-        self._reservoir = Reservoir(count, is_one_per_context=True)
 
     def add(self, chunk: ChunkView) -> None:
         """Take the chunk's silent contexts in."""
@@ -60,10 +53,6 @@ class SilentSampler:
             )
         if frames:
             self._reservoir.add(pl.concat(frames), population=blocks.population())
-
-    def merge(self, other: "SilentSampler") -> None:
-        """Take in what another one kept of other chunks."""
-        self._reservoir.merge(other._reservoir)
 
     def sample(self) -> pl.DataFrame:
         """SAMPLE_SCHEMA, without values."""

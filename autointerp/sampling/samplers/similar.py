@@ -5,7 +5,7 @@ import polars as pl
 from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt32
 
 from autointerp.sampling.samplers.chunk_contexts import silent_rows
-from autointerp.sampling.samplers.reservoir import Reservoir, as_sample
+from autointerp.sampling.samplers.reservoir import ReservoirSampler
 from autointerp.sampling.samplers.sampler import ChunkView
 from autointerp.sampling.samplers.silent_blocks import SilentBlocks, SilentPairs
 
@@ -18,7 +18,7 @@ _DENSE = 16  # a product of a whole block costs less than so many times fewer su
 _PAIRS = 2**12  # pairs at a time
 
 
-class SimilarSampler:
+class SimilarSampler(ReservoirSampler):
     """The `count` silent contexts of each latent and split whose embedding is nearest to its query.
 
     Near is a large cosine between the query and the context's embedding less the centre, rounded to six
@@ -54,12 +54,9 @@ class SimilarSampler:
             queries: One per latent and split, as differences from the centre.
             centre: The mean embedding.
         """
-        self._latents = latents
-        self._count = count
-        self._seed = seed
+        super().__init__(latents=latents, count=count, seed=seed)
         self._centre = centre.astype(np.float64)
         self._queries, self._has_query = _unit(queries.astype(np.float64))
-        self._reservoir = Reservoir(count, is_one_per_context=True)
 
     def add(self, chunk: ChunkView) -> None:
         """Take the chunk's silent contexts in."""
@@ -103,14 +100,6 @@ class SimilarSampler:
             position=blocks.contexts.random_positions(self._seed, f"{self.name} focus", latent, context),
             key=-cosines,
         )
-
-    def merge(self, other: "SimilarSampler") -> None:
-        """Take in what another one kept of other chunks."""
-        self._reservoir.merge(other._reservoir)
-
-    def sample(self) -> pl.DataFrame:
-        """SAMPLE_SCHEMA, without values."""
-        return as_sample(self._reservoir.kept())
 
 
 def _unit(

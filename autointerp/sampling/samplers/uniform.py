@@ -1,18 +1,16 @@
 """Firings -> uniformly random ones."""
 
-import numpy as np
 import polars as pl
-from jaxtyping import UInt32
 
 from autointerp.sampling.samplers.chunk_contexts import of_latents
 from autointerp.sampling.samplers.hashing import hashed, uniform
-from autointerp.sampling.samplers.reservoir import SHARE_OF_POPULATION, Reservoir, as_sample
+from autointerp.sampling.samplers.reservoir import SHARE_OF_POPULATION, ReservoirSampler, as_sample
 from autointerp.sampling.samplers.sampler import ChunkView
 
 __all__ = ["UniformSampler"]
 
 
-class UniformSampler:
+class UniformSampler(ReservoirSampler):
     """`count` firings of each latent and split, each subset of that size as likely as any other.
 
     A context may come several times, with different positions. The weight is population / kept, the firings
@@ -22,12 +20,7 @@ class UniformSampler:
 
     name = "uniform"
     is_silent = False
-
-    def __init__(self, *, latents: UInt32[np.ndarray, " latent"], count: int, seed: int) -> None:
-        """Start empty. `latents` are sorted."""
-        self._latents = latents
-        self._seed = seed
-        self._reservoir = Reservoir(count)
+    is_one_per_context = False
 
     def add(self, chunk: ChunkView) -> None:
         """Take the chunk's firings in."""
@@ -35,10 +28,6 @@ class UniformSampler:
         columns = (firings[name].to_numpy() for name in ("latent", "context", "position"))
         key = pl.Series(uniform(hashed(self._seed, self.name, *columns)))
         self._reservoir.add(firings.with_columns(key=key, stratum=pl.lit(0, dtype=pl.Int16)))
-
-    def merge(self, other: "UniformSampler") -> None:
-        """Take in what another one kept of other chunks."""
-        self._reservoir.merge(other._reservoir)
 
     def sample(self) -> pl.DataFrame:
         """SAMPLE_SCHEMA."""

@@ -17,7 +17,6 @@ from autointerp.sampling.latents.distribution import (
     LOWEST_BIN,
     Histograms,
     bins_of,
-    log_histogram,
     quantiles,
     strata_edges,
 )
@@ -233,22 +232,6 @@ def test_strata_of_smooth_values_are_of_nearly_equal_size():
     assert max(abs(count - 300) for count in held) <= frame["count"].max()
 
 
-@pytest.mark.parametrize("bins", [1, 7, 40])
-@pytest.mark.parametrize("name", SAMPLES)
-def test_a_drawing_keeps_every_count(name, bins):
-    value, frame = edge_case(name)
-    bars = log_histogram(frame, bins=bins)
-    assert bars["count"].sum() == value.size and len(bars) <= bins
-    assert (bars["count"] > 0).all()
-    size = np.abs(value.astype(np.float64))
-    for bar in bars.iter_rows(named=True):
-        inside = (bar["lower"] * (1 + 1e-9) < size) & (size <= bar["upper"] * (1 - 1e-9))
-        nearly = (bar["lower"] * (1 - 1e-9) < size) & (size <= bar["upper"] * (1 + 1e-9))
-        assert inside.sum() <= bar["count"] <= nearly.sum()
-    widths = np.log(bars["upper"] / bars["lower"])
-    np.testing.assert_allclose(widths, widths[0])
-
-
 def test_no_values_give_no_rows():
     empty = Histograms()
     empty.add(np.zeros(0, np.uint32), np.zeros(0, np.float32))
@@ -257,4 +240,3 @@ def test_no_values_give_no_rows():
     assert frame.equals(pl.DataFrame(schema=HISTOGRAM_SCHEMA))
     assert quantiles(frame, [0.05]).columns == ["latent", "q05"]
     assert strata_edges(frame, strata=3).is_empty()
-    assert log_histogram(frame, bins=3).is_empty()
