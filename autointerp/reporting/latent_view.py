@@ -243,6 +243,10 @@ def _firing(tables: LatentTables, checkpoint: str, row: Mapping[str, Any]) -> Fi
     if unknown:
         raise tables.damaged("latents", f"latent {row['latent']} of {checkpoint!r} has no {unknown[0]}")
     token_count, document_count = _text_size(tables, checkpoint)
+    if row["tokens_fired"] and (token_count is None or row["maximum"] is None):
+        raise tables.damaged(
+            "latents", f"latent {row['latent']} of {checkpoint!r} fires with density or maximum 0"
+        )
     return Firing(
         tokens_fired=row["tokens_fired"],
         token_count=token_count,

@@ -249,13 +249,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         rates = row["checkpoint_tokens_per_second"]
         cells = [f"{row['checkpoints']}", f"{row['tokens']:,}"]
-        cells += [_cell(rates["one_pass"], 0), _cell(rates["plain_loop"], 0), _cell(row["ratio"], 2)]
-        cells += [_cell(row["processor_ratio"], 2)]
+        cells += [cell(rates["one_pass"], 0), cell(rates["plain_loop"], 0), cell(row["ratio"], 2)]
+        cells += [cell(row["processor_ratio"], 2)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(values: dict[str, float], digits: int) -> str:
+def cell(values: dict[str, float], digits: int) -> str:
+    """Median, and the extremes behind it."""
     middle, least, most = (f"{values[key]:,.{digits}f}" for key in ("median", "least", "most"))
     return f"{middle} ({least} to {most})"
 

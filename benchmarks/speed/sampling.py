@@ -25,9 +25,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from evaluate import Spent, described, headline, peak_bytes, spread, timed
-from plain_loop import DenseTopK
-from torch import Tensor
+from evaluate import Spent, cell, described, headline, peak_bytes, spread, timed
+from plain_sampling import Triples, bare_model, differences, plain, refuse_disagreement
 from workload import CONTEXT_LENGTH, CONTEXTS_PER_DOCUMENT, LAYER, Workload
 
 from autointerp.run_store import RunStore
@@ -39,13 +38,6 @@ from autointerp.sampling.latents.sides import SplitShares
 from autointerp.sampling.latents.spilled import Spilled, document_sides
 from autointerp.sampling.readings import Checkpoint
 from autointerp.sampling.spill import SpillPlan, context_key, firing_key
-
-TOLERANCE = 1e-4
-"""Largest difference of an activation between the two sides, as a share of the largest one."""
-
-Triples = dict[str, np.ndarray]
-"""Non-zero latents of one checkpoint: `token` (number in the corpus), `latent`, `value`, in that order."""
-
 
 # ---- ours -----------------------------------------------------------------------------------------------
 
@@ -119,76 +111,6 @@ def kept_triples(store: RunStore, cost: PassCost, name: str) -> Triples:
     return {column: frame[column].to_numpy() for column in ("token", "latent", "value")}
 
 
-# ---- the plain loop -------------------------------------------------------------------------------------
-
-
-@torch.inference_mode()
-def plain_loop(workload: Workload, checkpoint: Checkpoint, folder: Path, *, keep: bool) -> Triples | None:
-    """Runs the whole model with a hook, makes the dense latents, and saves their non-zeros per chunk."""
-    model = workload.subject.model
-    sae = DenseTopK(checkpoint.sae, workload.k)
-    kept: list[Tensor] = []
-    block = model.transformer.h[LAYER]
-    handle = block.register_forward_hook(
-        lambda _module, _args, output: kept.append(output if isinstance(output, Tensor) else output[0])
-    )
-    parts: list[dict[str, np.ndarray]] = []
-    before = 0
-    try:
-        for chunk in workload.chunks():
-            found: list[tuple[Tensor, ...]] = []
-            for batch in chunk.batches:
-                tokens = batch.tokens.to(workload.device)
-                kept.clear()
-                model(tokens, use_cache=False)
-                z, _, _ = sae.encode(kept[0].flatten(0, 1))
-                z.view(*tokens.shape, -1)[:, 0] = 0  # a beginning-of-text token is no text
-                token, latent = z.nonzero(as_tuple=True)
-                found.append((token + before, latent, z[token, latent]))
-                before += tokens.numel()
-            columns = [torch.cat(part).cpu().numpy() for part in zip(*found, strict=True)]
-            part = dict(zip(("token", "latent", "value"), columns, strict=True))
-            np.savez(folder / f"{checkpoint.name}-{chunk.index}.npz", **part)
-            if keep:
-                parts.append(part)
-    finally:
-        handle.remove()
-    if not keep:
-        return None
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def plain(workload: Workload, checkpoints: Sequence[Checkpoint], *, keep: bool = False) -> list[Triples]:
-    """The loop, once for each checkpoint."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = [plain_loop(workload, entry, Path(folder), keep=keep) for entry in checkpoints]
-    return [triples for triples in found if triples is not None]
-
-
-@torch.inference_mode()
-def bare_model(workload: Workload) -> None:
-    """The model and nothing else, for the rate that bounds the plain loop."""
-    for chunk in workload.chunks():
-        for batch in chunk.batches:
-            workload.subject.model(batch.tokens.to(workload.device), use_cache=False)
-
-
-# ---- do they agree --------------------------------------------------------------------------------------
-
-
-def differences(mine: Triples, other: Triples, latent_count: int) -> dict[str, float]:
-    """Share of the firings that only one side has, and the largest difference among the common ones."""
-    codes = [side["token"].astype(np.int64) * latent_count + side["latent"] for side in (mine, other)]
-    common, left, right = np.intersect1d(*codes, assume_unique=True, return_indices=True)
-    scale = float(np.abs(other["value"]).max())
-    apart = np.abs(mine["value"][left] - other["value"][right])
-    return {
-        "only_one_side": 1 - 2 * len(common) / (len(codes[0]) + len(codes[1])),
-        "largest": float(apart.max()) / scale,
-        "firings": float(len(codes[0])),
-    }
-
-
 # ---- what is measured -----------------------------------------------------------------------------------
 
 
@@ -233,13 +155,6 @@ def compared(workload: Workload, count: int, repeats: int, options: GatherOption
         "steps_of_the_last_pass": mine["cost"].seconds,
         "largest_differences": gaps,
     }
-
-
-def refuse_disagreement(gaps: Sequence[dict[str, float]]) -> None:
-    """No ratio between two programs that keep different things."""
-    for gap in gaps:
-        if not (gap["only_one_side"] <= TOLERANCE and gap["largest"] <= TOLERANCE and gap["firings"]):
-            sys.exit(f"the two sides disagree by more than {TOLERANCE}, so there is no ratio: {gap}")
 
 
 def by_tracked(workload: Workload, tracked: Sequence[int], options: GatherOptions) -> list[dict[str, Any]]:
@@ -356,15 +271,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     ]
     for row in rows:
         cells = [f"{row['checkpoints']}", f"{row['tokens']:,}"]
-        cells += [_cell(row["rate"][name], 0) for name in ("ours", "plain", "bare_model")]
-        cells += [_cell(row["ratio"], 2), _cell(row["processor_ratio"], 2), f"{row['gathering_share']:.0%}"]
+        cells += [cell(row["rate"][name], 0) for name in ("ours", "plain", "bare_model")]
+        cells += [cell(row["ratio"], 2), cell(row["processor_ratio"], 2), f"{row['gathering_share']:.0%}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _cell(values: dict[str, float], digits: int) -> str:
-    middle, least, most = (f"{values[key]:,.{digits}f}" for key in ("median", "least", "most"))
-    return f"{middle} ({least} to {most})"
 
 
 def parsed() -> argparse.Namespace:

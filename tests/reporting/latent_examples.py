@@ -205,7 +205,7 @@ def latent_row(latent, found, contexts):
         **{f"{split}_documents": count for split, count in of_split.items()},
         "mass": float(values.sum()),
         "mean": float(values.mean()) if found else None,
-        "maximum": float(values.max()) if found else 0.0,
+        "maximum": float(values.max()) if found else None,
         "first_context": None if first[0] is None else contexts[first[0]]["context"],
         "first_position": first[1],
         "last_context": None if last[0] is None else contexts[last[0]]["context"],

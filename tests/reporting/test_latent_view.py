@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 
 import numpy as np
@@ -323,3 +324,17 @@ def test_a_bin_beyond_all_numbers_is_refused(own_run):
     own_run.rewrite("histograms", wrong)
     with pytest.raises(LatentTableError, match="histograms"):
         latent_view(own_run.folder, latent=LIVE)
+
+
+def test_what_a_dead_latent_has_not_is_none_and_never_zero(run):
+    firing = latent_view(run.folder, checkpoint=FIRST, latent=DEAD).firing
+    assert firing.maximum is None and firing.mean is None and not firing.quantiles
+    assert firing.token_count > 0
+
+
+@pytest.mark.parametrize("column", ["density", "document_density", "mass", "maximum"])
+def test_a_number_that_is_missing_or_not_finite_is_damage(own_run, column):
+    latents = own_run.tables["latents"]
+    own_run.rewrite("latents", latents.with_columns(pl.lit(math.nan, dtype=pl.Float64).alias(column)))
+    with pytest.raises(LatentTableError, match=r"latents\.parquet"):
+        latent_view(own_run.folder, checkpoint=FIRST, latent=LIVE)

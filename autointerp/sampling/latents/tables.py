@@ -39,7 +39,7 @@ LATENTS: dict[str, Any] = {
     "score_documents": pl.UInt32,
     "mass": pl.Float64,  # sum of |activation| over all tokens
     "mean": pl.Float64,  # of the activation where it fires; null where it never does
-    "maximum": pl.Float64,  # of |activation|
+    "maximum": pl.Float64,  # of |activation|; null where it never fires
     "first_context": pl.UInt64,  # in the order of the corpus; null where it never fires
     "first_position": pl.UInt32,
     "last_context": pl.UInt64,
