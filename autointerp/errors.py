@@ -8,16 +8,20 @@ AutointerpError
 │   │   └── SiteError               it has no such place
 │   ├── CorpusError                 no text, unreadable text, too little text
 │   ├── SuiteError                  the suite file: unknown keys, wrong types, contradictions
-│   └── RunStoreError               the run directory: unwritable, in use, or another run's
+│   ├── RunStoreError               the run directory: unwritable, in use, or another run's
+│   └── EndpointError               the LLM: unknown host, wrong key, no such model, lacks what is needed
 ├── MetricFailedError          4    a metric could not be computed; the report says which and why
+├── BudgetReachedError         5    the run's budget for LLM calls is used up; a larger one goes on from there
 └── InterruptedRunError        130  stopped by the user; running it again goes on from there
 """
 
 __all__ = [
     "AutointerpError",
     "BadInputError",
+    "BudgetReachedError",
     "CheckpointError",
     "CorpusError",
+    "EndpointError",
     "ForeignPickleError",
     "InterruptedRunError",
     "MetricFailedError",
@@ -81,10 +85,20 @@ class RunStoreError(BadInputError):
     """The run directory cannot be written, is in use, or belongs to another run."""
 
 
+class EndpointError(BadInputError):
+    """The LLM's endpoint cannot be used: nothing that is asked there can succeed, whatever is tried again."""
+
+
 class MetricFailedError(AutointerpError):
     """A metric could not be computed; the report, written all the same, says which and why."""
 
     exit_code = 4
+
+
+class BudgetReachedError(AutointerpError):
+    """The next call could cost more than is left; what was answered is kept, a larger budget goes on."""
+
+    exit_code = 5
 
 
 class InterruptedRunError(AutointerpError):

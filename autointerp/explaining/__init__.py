@@ -1,0 +1,1 @@
+"""Evidence of a latent -> an explanation: one file per explainer."""

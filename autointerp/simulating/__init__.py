@@ -1,0 +1,1 @@
+"""Explanation + passages -> predictions: an expectation per token, or one number per passage."""
