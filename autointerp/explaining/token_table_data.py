@@ -1,0 +1,180 @@
+"""The table that token statistics are kept in: how likely a latent fires on a token after the ones before it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from autointerp.errors import BadInputError
+
+__all__ = ["TOKEN_TABLE_VERSION", "Cell", "TokenTable", "joined", "token_class"]
+
+TOKEN_TABLE_VERSION = 1
+"""Of the JSON form; another number is another form."""
+
+_LEAST = 1e-9  # probabilities are kept off 0 and 1 by this where odds are multiplied
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What was seen of one condition, such as `the token is "return"`."""
+
+    probability: float
+    """That the latent fires there; in [0, 1]."""
+    magnitude: float
+    """Mean |activation| where it does; raw, not negative."""
+    count: float
+    """How many places in text the two were estimated from, by weight."""
+
+    @property
+    def expected(self) -> float:
+        """Expected |activation|: probability times magnitude."""
+        return self.probability * self.magnitude
+
+
+@dataclass(frozen=True, eq=False)
+class TokenTable:
+    """P(fires) and magnitude by token, by the token before, by both, and by the two before and the token.
+
+    The most specific condition that the table holds decides: two tokens before and token, one before and
+    token; else the token (or its class, where the token was not seen) and the token before are taken as
+    independent signs, odds = odds(token) * odds(before) / odds(prior); else the prior. The cells are smoothed
+    already, so that whoever looks up need not know how often each was seen.
+    """
+
+    scale: float
+    """Largest |activation| that was seen: what a simulator divides by."""
+    prior: Cell
+    """Of any token of text."""
+    classes: Mapping[str, Cell] = field(default_factory=dict)
+    """By `token_class`."""
+    tokens: Mapping[str, Cell] = field(default_factory=dict)
+    """By the text of the token."""
+    before: Mapping[str, Cell] = field(default_factory=dict)
+    """By the text of the token before."""
+    pairs: Mapping[tuple[str, str], Cell] = field(default_factory=dict)
+    """By (token before, token)."""
+    triples: Mapping[tuple[str, str, str], Cell] = field(default_factory=dict)
+    """By (second token before, token before, token)."""
+
+    def expected(self, tokens: Sequence[str]) -> Float64[np.ndarray, " token"]:
+        """Expected |activation| on each token of a passage, raw; from 0 to about `scale`."""
+        return np.array([self.cell(tokens, place).expected for place in range(len(tokens))], dtype=np.float64)
+
+    def probabilities(self, tokens: Sequence[str]) -> Float64[np.ndarray, " token"]:
+        """Probability that the latent fires on each token of a passage; from 0 to 1."""
+        return np.array(
+            [self.cell(tokens, place).probability for place in range(len(tokens))], dtype=np.float64
+        )
+
+    def cell(self, tokens: Sequence[str], place: int) -> Cell:
+        """What holds at one place of a passage."""
+        token = tokens[place]
+        first = tokens[place - 1] if place >= 1 else None
+        second = tokens[place - 2] if place >= 2 else None
+        found = self.triples.get((second, first, token)) if second is not None and first is not None else None
+        if found is None and first is not None:
+            found = self.pairs.get((first, token))
+        if found is not None:
+            return found
+        own = self.tokens.get(token) or self.classes.get(token_class(token)) or self.prior
+        earlier = self.before.get(first) if first is not None else None
+        return own if earlier is None else joined(own, earlier, self.prior)
+
+    def to_json(self) -> dict[str, Any]:
+        """The table as JSON-able data, rows in a fixed order."""
+        return {
+            "kind": "token_table",
+            "version": TOKEN_TABLE_VERSION,
+            "scale": self.scale,
+            "prior": _row(self.prior),
+            "classes": [[name, *_row(cell)] for name, cell in sorted(self.classes.items())],
+            "tokens": [[name, *_row(cell)] for name, cell in sorted(self.tokens.items())],
+            "before": [[name, *_row(cell)] for name, cell in sorted(self.before.items())],
+            "pairs": [[*names, *_row(cell)] for names, cell in sorted(self.pairs.items())],
+            "triples": [[*names, *_row(cell)] for names, cell in sorted(self.triples.items())],
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "TokenTable":
+        """The table that `to_json` wrote.
+
+        Raises:
+            BadInputError: it is no such table, of another version, or damaged.
+        """
+        if data.get("kind") != "token_table" or data.get("version") != TOKEN_TABLE_VERSION:
+            raise BadInputError(
+                f"no token table of version {TOKEN_TABLE_VERSION}", remedy="explain the latents again"
+            )
+        try:
+            scale = float(data["scale"])
+            if not (isfinite(scale) and scale >= 0):
+                raise ValueError("scale")
+            return TokenTable(
+                scale=scale,
+                prior=_cell(data["prior"]),
+                classes={key[0]: cell for key, cell in _rows(data["classes"], 1)},
+                tokens={key[0]: cell for key, cell in _rows(data["tokens"], 1)},
+                before={key[0]: cell for key, cell in _rows(data["before"], 1)},
+                pairs={(key[0], key[1]): cell for key, cell in _rows(data["pairs"], 2)},
+                triples={(key[0], key[1], key[2]): cell for key, cell in _rows(data["triples"], 3)},
+            )
+        except (KeyError, TypeError, ValueError) as fault:
+            raise BadInputError(
+                f"a damaged token table ({type(fault).__name__})", remedy="explain the latents again"
+            ) from fault
+
+
+def joined(own: Cell, earlier: Cell, prior: Cell) -> Cell:
+    """The cell of a token behind another, if the two are independent signs of firing.
+
+    odds = odds(own) * odds(earlier) / odds(prior), the magnitude is the token's own.
+    """
+    odds = _odds(own.probability) * _odds(earlier.probability) / _odds(prior.probability)
+    return Cell(odds / (1 + odds), own.magnitude, 0.0)
+
+
+def token_class(token: str) -> str:
+    """What kind of token it is, by its text alone; one of a handful of names that read in a sentence."""
+    bare = token.strip()
+    if not bare:
+        return "a line break" if "\n" in token or "\r" in token else "spaces"
+    if bare.isdecimal():
+        return "a number"
+    if not any(letter.isalnum() for letter in bare):
+        return "a bracket" if all(letter in "()[]{}" for letter in bare) else "punctuation"
+    if not bare.isalpha():
+        return "a mixed token"
+    begins = "a word's beginning" if token[0].isspace() else "a word's part"
+    if bare.isupper() and len(bare) > 1:
+        return f"{begins} in capitals"
+    return f"{begins} with a capital" if bare[0].isupper() else begins
+
+
+def _odds(probability: float) -> float:
+    bounded = min(max(probability, _LEAST), 1 - _LEAST)
+    return bounded / (1 - bounded)
+
+
+def _row(cell: Cell) -> list[float]:
+    return [round(cell.probability, 6), float(f"{cell.magnitude:.6g}"), round(cell.count, 2)]
+
+
+def _cell(row: Sequence[Any]) -> Cell:
+    probability, magnitude, count = (float(value) for value in row)
+    if not (0 <= probability <= 1 and 0 <= magnitude < float("inf") and 0 <= count < float("inf")):
+        raise ValueError("out of range")
+    return Cell(probability, magnitude, count)
+
+
+def _rows(rows: Sequence[Sequence[Any]], names: int) -> list[tuple[tuple[str, ...], Cell]]:
+    found = []
+    for row in rows:
+        key = tuple(row[:names])
+        if not all(isinstance(name, str) for name in key):
+            raise TypeError("a token is no text")
+        found.append((key, _cell(row[names:])))
+    return found
