@@ -1,27 +1,13 @@
 """The command line: one short function a verb. The only module that prints or exits."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.segment import Segment, Segments
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
+from autointerp.console import complain, print_pairs, print_table, printable, progress, say
 from autointerp.errors import AutointerpError
 
 __all__ = ["app", "main"]
@@ -33,7 +19,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Evaluates sparse autoencoders trained on language models: one comparative report, every number "
     "with its interval and beside a null.\n\nExit codes: 0 done · 2 bad input · 4 a metric failed (the "
-    "report says which) · 130 interrupted (run it again to go on).",
+    "report says which) · 5 the LLM budget is used up (a larger one goes on) · 130 interrupted (run it again "
+    "to go on).",
 )
 
 DEMO_FOLDER = Path("reports/demo")
@@ -53,6 +40,23 @@ CheckpointOption = Annotated[
         help="A further checkpoint, beside the suite's: a file, a folder, a pattern ('sweep/**' finds all "
         "below), hf:owner/name/path@revision, or your own package.module:factory. Repeatable.",
     ),
+]
+
+
+OfflineOption = Annotated[
+    bool,
+    typer.Option("--offline", help="Take LLM answers from the run's own llm_replies.sqlite, and ask nobody."),
+]
+DollarOption = Annotated[
+    float | None,
+    typer.Option(
+        "--budget-usd",
+        help="Stop, resumably, before LLM calls of the whole run cost more; needs llm.prices in the suite.",
+    ),
+]
+TokenOption = Annotated[
+    int | None,
+    typer.Option("--budget-tokens", help="The same in tokens, prompt and reply together."),
 ]
 
 
@@ -81,14 +85,21 @@ def evaluate(
             help="Measure checkpoints that say of themselves that they belong to another subject or site.",
         ),
     ] = False,
+    offline: OfflineOption = False,
+    budget_usd: DollarOption = None,
+    budget_tokens: TokenOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Evaluate a suite's checkpoints and write report.html and report.json.
 
-    A killed run goes on where it was when it is started again with the same --out.
+    A killed run goes on where it was when it is started again with the same --out. With --set llm.model=...
+    (and llm.base_url=...) an LLM explains latents and judges the explanations; the key is taken from
+    OPENAI_API_KEY.
     """
-    settings = [*(overrides or []), *([f"subject.device={device}"] if device else [])]
+    given = {"subject.device": device, "llm.budget_usd": budget_usd, "llm.budget_tokens": budget_tokens}
+    settings = [*(overrides or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
     settings += ["checks.allow_mismatch=true"] if allow_mismatch else []
+    settings += ["llm.offline=true"] if offline else []
     _evaluate(suite, out, overrides=settings, checkpoints=checkpoint)
 
 
@@ -105,7 +116,7 @@ def report(
     """Write a finished run's report again, in any format; nothing is recomputed."""
     from autointerp.reporting.rewrite import rewrite_report
 
-    _say(str(rewrite_report(run, form=form, out=out)))
+    say(str(rewrite_report(run, form=form, out=out)))
 
 
 @app.command()
@@ -124,8 +135,8 @@ def inspect(
     from autointerp.evaluation.sources import find_sources
 
     _find_own_modules()
-    with _progress() as progress:
-        sources = find_sources(checkpoint, progress=progress)
+    with progress() as bars:
+        sources = find_sources(checkpoint, progress=bars)
     failed: AutointerpError | None = None
     for source in sources:
         try:
@@ -134,9 +145,9 @@ def inspect(
             if len(sources) == 1:
                 raise
             failed = error
-            _complain(error)
+            complain(error)
         else:
-            _print_pairs({"checkpoint": source.shown} | inspection(loaded))
+            print_pairs({"checkpoint": source.shown} | inspection(loaded))
     if failed is not None:
         raise typer.Exit(failed.exit_code)
 
@@ -182,11 +193,11 @@ def show(
         seed=seed,
     )
     if as_json:
-        _say(latent_json(found))
+        say(latent_json(found))
         return
     console = Console(width=width)
     has_colors = console.color_system is not None and not console.no_color
-    _print_table(console, rendered(found, width=console.width, is_marked=not has_colors))
+    print_table(console, rendered(found, width=console.width, is_marked=not has_colors))
 
 
 @app.command()
@@ -230,7 +241,7 @@ def train(
     """Train a sparse autoencoder by the recipe of Gao et al. (2024): what the demo's were made with."""
     from autointerp.training.command import train_checkpoint
 
-    with _progress() as progress:
+    with progress() as bars:
         record = train_checkpoint(
             subject=subject,
             site=site,
@@ -249,9 +260,9 @@ def train(
             text_field=text_field,
             separator=None if separator is None else separator.replace("\\n", "\n"),
             prepend_bos=not no_bos,
-            progress=progress,
+            progress=bars,
         )
-    _print_pairs({"checkpoint": out, "tokens": record["tokens"], **record["held_out"]})
+    print_pairs({"checkpoint": out, "tokens": record["tokens"], **record["held_out"]})
 
 
 @app.command()
@@ -266,11 +277,11 @@ def schema(
 
         from autointerp.config import Suite
 
-        _say(json.dumps(Suite.model_json_schema(), indent=2))
+        say(json.dumps(Suite.model_json_schema(), indent=2))
         return
     from autointerp.reporting.json_file import schema_json
 
-    _say(schema_json())
+    say(schema_json())
 
 
 def main() -> None:
@@ -278,13 +289,8 @@ def main() -> None:
     try:
         app()
     except AutointerpError as error:
-        _complain(error)
+        complain(error)
         sys.exit(error.exit_code)
-
-
-def _complain(error: AutointerpError) -> None:
-    line = _printable(str(error))
-    _errors().print(line, style="red", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _evaluate(
@@ -304,13 +310,13 @@ def _evaluate(
     from autointerp.reporting.terminal import summary_table
 
     directory = out or default_run_directory(suite)
-    with _progress() as progress:
-        report = evaluate(suite, out=directory, progress=progress, replace_other=replace_other)
+    with progress() as bars:
+        report = evaluate(suite, out=directory, progress=bars, replace_other=replace_other)
     console = Console()
-    _print_table(console, summary_table(report, width=console.width))
+    print_table(console, summary_table(report, width=console.width))
     for line in failure_lines(report):
-        console.print(_printable(line), style="red", markup=False, emoji=False, highlight=False)
-    _say(f"{directory / 'report.html'}\n{directory / 'report.json'}")
+        console.print(printable(line), style="red", markup=False, emoji=False, highlight=False)
+    say(f"{directory / 'report.html'}\n{directory / 'report.json'}")
     if report.failures:
         raise typer.Exit(4)
 
@@ -320,76 +326,3 @@ def _find_own_modules() -> None:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
-
-
-class _Bars:
-    """Draws a progress bar with rate and time left for every step."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-
-    @contextmanager
-    def step(self, name: str, *, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
-        """Show one step until the block ends."""
-        task = self._bars.add_task(name, total=total, unit=unit)
-        yield lambda amount: self._bars.advance(task, amount)
-        self._bars.update(task, total=self._bars.tasks[task].completed)
-
-
-class _Rate(ProgressColumn):
-    """Units a second."""
-
-    def render(self, task: Task) -> Text:
-        """Blank until there is a rate."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="dim")
-
-
-@contextmanager
-def _progress() -> Iterator[_Bars]:
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TaskProgressColumn(), _Rate())
-    console = _errors()
-    times = (TimeElapsedColumn(), TimeRemainingColumn())
-    # A log file wants no bars; the run's events are in run.jsonl.
-    with Progress(*columns, *times, console=console, disable=not console.is_terminal) as bars:
-        yield _Bars(bars)
-
-
-def _print_pairs(pairs: Mapping[str, object]) -> None:
-    table = Table(show_header=False, box=None)
-    for key, value in pairs.items():
-        table.add_row(Text(_printable(key), style="bold"), Text(_printable(_words(value)), overflow="fold"))
-    Console().print(table)
-
-
-def _words(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_words(inner)}" for key, inner in value.items()) or "none"
-    if isinstance(value, list | tuple):
-        return " x ".join(map(str, value)) if _is_shape(value) else ", ".join(map(_words, value)) or "none"
-    if value is None:
-        return "not said"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _is_shape(value: list[object] | tuple[object, ...]) -> bool:
-    return bool(value) and all(isinstance(part, int) for part in value)
-
-
-def _print_table(console: Console, table: RenderableType) -> None:
-    """Names of checkpoints come from outside; styles stay apart from texts until drawn."""
-    segments = console.render(table)
-    console.print(Segments(Segment(_printable(text), style) for text, style, _ in segments), end="")
-
-
-def _printable(text: str) -> str:
-    """What a file says may hold terminal escapes; they are shown as U+FFFD, never sent."""
-    return "".join(c if c.isprintable() or c in "\n\u00a0\u202f" else "\ufffd" for c in text)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(_printable(text) + "\n")
-
-
-def _errors() -> Console:
-    return Console(stderr=True)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from autointerp.errors import SuiteError
+from autointerp.explanation_sections import ExplanationSection, LlmSection
 from autointerp.suite_paths import absolute_path, resolved_model, stands_for_others
 from autointerp.suite_sections import (
     CheckpointSection,
@@ -35,6 +36,8 @@ __all__ = [
     "CorpusSection",
     "CurvePoint",
     "EstimateSection",
+    "ExplanationSection",
+    "LlmSection",
     "MetricSection",
     "NullSection",
     "RuntimeSection",
@@ -71,6 +74,8 @@ class Suite(Section):
     checks: CheckSection = CheckSection()
     metrics: MetricSection = MetricSection()
     sampling: SamplingSection = SamplingSection()
+    explanations: ExplanationSection = ExplanationSection()
+    llm: LlmSection = LlmSection()
     estimates: EstimateSection = EstimateSection()
     runtime: RuntimeSection = RuntimeSection()
 

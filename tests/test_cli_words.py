@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autointerp import cli, evaluation
+from autointerp import console as terminal
 from autointerp.errors import SuiteError
 from autointerp.training import command
 
@@ -18,8 +19,8 @@ SHOWN = "a\ufffd[31mb\ufffd\ufffdc\ufffd"
 
 
 def test_a_file_cannot_send_terminal_escapes(capsys):
-    cli._print_pairs({f"key {ESCAPE}": ESCAPE})
-    cli._say(ESCAPE)
+    terminal.print_pairs({f"key {ESCAPE}": ESCAPE})
+    terminal.say(ESCAPE)
     assert capsys.readouterr().out.split("\n")[:-1] == [f" key {SHOWN}  {SHOWN} ", SHOWN]
 
 
@@ -29,7 +30,7 @@ def test_a_name_in_the_table_cannot_send_terminal_escapes():
     table.add_row(Text(ESCAPE), "[1.0, 2.0]")
     console = Console(width=80, force_terminal=True, color_system="standard", record=True)
     with console.capture() as drawn:
-        cli._print_table(console, table)
+        terminal.print_table(console, table)
     assert "a\ufffd[31mb\ufffdc\ufffd" in drawn.get()  # the bell is dropped by the table itself
     assert "\x1b[1mloss\u00a0↓" in drawn.get(), "the table's own styles are kept"
     assert "[1.0, 2.0]" in drawn.get()

@@ -1,0 +1,106 @@
+"""Drawing on the terminal for the command line: bars, tables, lines, none of which can send an escape."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.segment import Segment, Segments
+from rich.table import Table
+from rich.text import Text
+
+from autointerp.errors import AutointerpError
+
+__all__ = ["complain", "print_pairs", "print_table", "printable", "progress", "say"]
+
+
+def complain(error: AutointerpError) -> None:
+    """One line on standard error."""
+    line = printable(str(error))
+    _errors().print(line, style="red", markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+class _Bars:
+    """Draws a progress bar with rate and time left for every step."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+
+    @contextmanager
+    def step(self, name: str, *, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
+        """Show one step until the block ends."""
+        task = self._bars.add_task(name, total=total, unit=unit)
+        yield lambda amount: self._bars.advance(task, amount)
+        self._bars.update(task, total=self._bars.tasks[task].completed)
+
+
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def render(self, task: Task) -> Text:
+        """Blank until there is a rate."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="dim")
+
+
+@contextmanager
+def progress() -> Iterator[_Bars]:
+    """Bars on standard error while the block runs; nothing where that is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TaskProgressColumn(), _Rate())
+    console = _errors()
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    # A log file wants no bars; the run's events are in run.jsonl.
+    with Progress(*columns, *times, console=console, disable=not console.is_terminal) as bars:
+        yield _Bars(bars)
+
+
+def print_pairs(pairs: Mapping[str, object]) -> None:
+    """Names and values, a line each."""
+    table = Table(show_header=False, box=None)
+    for key, value in pairs.items():
+        table.add_row(Text(printable(key), style="bold"), Text(printable(_words(value)), overflow="fold"))
+    Console().print(table)
+
+
+def _words(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(inner)}" for key, inner in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return " x ".join(map(str, value)) if _is_shape(value) else ", ".join(map(_words, value)) or "none"
+    if value is None:
+        return "not said"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _is_shape(value: list[object] | tuple[object, ...]) -> bool:
+    return bool(value) and all(isinstance(part, int) for part in value)
+
+
+def print_table(console: Console, table: RenderableType) -> None:
+    """Names of checkpoints come from outside; styles stay apart from texts until drawn."""
+    segments = console.render(table)
+    console.print(Segments(Segment(printable(text), style) for text, style, _ in segments), end="")
+
+
+def printable(text: str) -> str:
+    """What a file says may hold terminal escapes; they are shown as U+FFFD, never sent."""
+    return "".join(c if c.isprintable() or c in "\n\u00a0\u202f" else "\ufffd" for c in text)
+
+
+def say(text: str) -> None:
+    """A line on standard output."""
+    sys.stdout.write(printable(text) + "\n")
+
+
+def _errors() -> Console:
+    return Console(stderr=True)
