@@ -3,10 +3,10 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-__all__ = ["Message", "Reply", "Request", "TokenLogprob", "Usage", "request_key"]
+__all__ = ["Message", "Reply", "Request", "TokenLogprob", "Usage", "request_content", "request_key"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,11 @@ class Request:
     messages: tuple[Message, ...] = ()
     prompt: str | None = None
     max_tokens: int = 256
-    temperature: float = 0.0
+    temperature: float | None = None
+    """None: what the suite says of the role that is asked; a model by itself takes it as 0."""
     top_p: float | None = None
     seed: int | None = None
+    """None: what the suite says of the role; `replicate` is added to the role's seed."""
     top_logprobs: int | None = None
     """How many alternatives at each token of the reply, 0 to 20; None: no log-probabilities at all."""
     echo: bool = False
@@ -34,6 +36,8 @@ class Request:
     json_schema: Mapping[str, Any] | None = None
     """What the reply must look like, where the endpoint can be told; it is validated all the same."""
     stop: tuple[str, ...] = ()
+    may_cut: bool = False
+    """Whether a reply that ends at `max_tokens` is usable as it is, because only its beginning is read."""
     replicate: int = 0
     """Asking the same again on purpose counts up; part of the key under which the answer is kept."""
     metric: str = ""
@@ -43,6 +47,11 @@ class Request:
         """Refuse what is neither a chat nor a completion."""
         if bool(self.messages) == (self.prompt is not None):
             raise ValueError("a request has either messages or a prompt")
+
+    @property
+    def is_cut_usable(self) -> bool:
+        """Whether ending at `max_tokens` is no fault: `may_cut`, an echo, or one token read by its logprobs."""
+        return self.may_cut or self.echo or (self.top_logprobs is not None and self.max_tokens <= 1)
 
 
 @dataclass(frozen=True)
@@ -85,11 +94,21 @@ class Reply:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+def request_content(request: Request) -> dict[str, Any]:
+    """All that is asked, JSON-able; without `metric`, which says only who pays."""
+    content = {part.name: getattr(request, part.name) for part in fields(request) if part.name != "metric"}
+    schema = request.json_schema
+    return content | {
+        "messages": [[message.role, message.text] for message in request.messages],
+        "json_schema": None if schema is None else dict(schema),
+        "stop": list(request.stop),
+    }
+
+
 def request_key(endpoint: str, model: str, request: Request) -> str:
     """Under which an answer is kept: SHA-256 of endpoint, model, the full request and its replicate.
 
     `metric` is left out: the same question costs once, whoever asks.
     """
-    content = asdict(request) | {"endpoint": endpoint, "model": model}
-    content.pop("metric")
+    content = request_content(request) | {"endpoint": endpoint, "model": model}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=dict).encode()).hexdigest()
