@@ -144,6 +144,36 @@ def test_counts_by_other_groups_do_not_add_up():
         BoundedCounts(GROUPS, keep=1, cap=1).merge(BoundedCounts({"latent": pl.UInt32}, keep=1, cap=1))
 
 
+def test_numbers_too_large_to_be_packed_count_as_small_ones_do():
+    """The same rows with all items, groups and counts scaled up: too many bits for one number."""
+    generator = np.random.default_rng(1)
+    small, large = (BoundedCounts({"latent": pl.UInt32}, keep=3, cap=6) for _ in range(2))
+    for _ in range(5):
+        latent, item, count = (
+            generator.integers(0, 4, 60),
+            generator.integers(-9, 9, 60),
+            generator.zipf(2, 60),
+        )
+        small.add(pl.DataFrame({"latent": latent, "item": item, "count": count}))
+        wide = {"latent": latent * 2**29, "item": item * 2**58, "count": count * 2**40}
+        large.add(pl.DataFrame(wide))
+        assert small.counts().height == large.counts().height
+    scaled = small.top(4).with_columns(
+        latent=(pl.col("latent").cast(pl.Int64) * 2**29).cast(pl.UInt32),
+        item=pl.col("item") * 2**58,
+        count=pl.col("count") * 2**40,
+        undercount=pl.col("undercount") * 2**40,
+    )
+    assert large.top(4).equals(scaled)
+    assert large.dropped()["bound"].equals(small.dropped()["bound"] * 2**40)
+    assert small.dropped().height
+
+
+def test_groups_that_do_not_fit_into_a_number_are_refused():
+    with pytest.raises(ValueError, match="unsigned"):
+        BoundedCounts({"name": pl.String}, keep=1, cap=1)
+
+
 def test_distinct_pairs_need_no_adding_up_before_they_wait():
     pairs = [(1, 5, 2), (1, 3, 2), (0, 7, 1)]
     one, other = BoundedCounts(GROUPS, keep=9, cap=9), BoundedCounts(GROUPS, keep=9, cap=9)
