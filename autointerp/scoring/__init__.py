@@ -1,1 +1,1 @@
-"""Prediction and truth -> score: pure functions, one file per score, the same for every kind of explanation."""
+"""Prediction and truth -> score: pure functions, one file per score, the same for every explanation."""
