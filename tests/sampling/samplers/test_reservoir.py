@@ -113,7 +113,7 @@ def test_what_is_held_does_not_grow_with_what_came():
         ]
         reservoir.add(_frame(rows))
         reservoir.kept()
-        held = reservoir._rows.height + sum(frame.height for frame in reservoir._buffer)
+        held = len(reservoir._rows.group) + sum(len(rows.group) for rows in reservoir._buffer)
         assert held <= 4
     assert reservoir.kept()["population"].to_list() == [3000] * 3
 
