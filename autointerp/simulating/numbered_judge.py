@@ -1,0 +1,139 @@
+"""A judge that asks about several numbered passages in one request; detection and fuzzing are two."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from autointerp.explanation_records import Explanation, Judgement, Passage, Refusal
+from autointerp.llm.language_model import Capability, LanguageModel
+from autointerp.llm.requests import Message, Reply, Request
+from autointerp.simulating.answer_masses import answer_masses, normalised
+from autointerp.simulating.asking import AskOptions, all_of, explanation_line, shuffled
+from autointerp.simulating.numbered_answers import Answered, answer_token, read_answers
+
+__all__ = ["ALTERNATIVES", "NumberedJudge"]
+
+ALTERNATIVES = 5
+"""Asked for at each token of a reply. More cost time and no accuracy: both answers are among the first five,
+or the one that is not has less mass than the fifth."""
+
+_ANSWERS = ("0", "1")
+_DIVISIBLE = ("content_filter", "too_long", "cut_off")  # may be one passage's fault
+_ASKED_AGAIN = ("unparsable", "empty", "missing_logprobs", "cut_off")
+
+
+class NumberedJudge(ABC):
+    """Yes or no to several passages, as lines `number: 1` or `number: 0`.
+
+    The value is P(1) / (P(0) + P(1)) at the answer's token where the endpoint gives alternatives, else the
+    answer itself, 0 or 1; a probability in both cases. Where only one of the answers is among the
+    alternatives the other counts as 0, which is wrong by less than the least alternative's probability.
+
+    What is the same in all requests comes first, then the explanation, then the passages, so that a
+    provider's prefix cache is of use. Passages are asked in an order that hangs on the explanation and on
+    themselves alone. A request that is refused for what may be one passage's fault is asked again in halves;
+    passages whose line cannot be read are asked again without their siblings.
+    """
+
+    name: str
+    prompt_version: str
+    metric: str
+    needs: frozenset[Capability] = frozenset({"chat"})
+    is_probability = True
+
+    def __init__(self, model: LanguageModel, options: AskOptions | None = None) -> None:
+        """A judge that asks this model."""
+        self.model = model
+        self.options = options or AskOptions()
+
+    @abstractmethod
+    def instructions(self) -> str:
+        """The system message: the same for all explanations and passages."""
+
+    @abstractmethod
+    def shown(self, passage: Passage) -> str:
+        """The passage on one line.
+
+        Raises:
+            ValueError: it cannot be asked about.
+        """
+
+    async def judge(self, explanation: Explanation, passages: Sequence[Passage]) -> list[Judgement | Refusal]:
+        """One answer for each passage, in their order."""
+        order = shuffled(f"{self.name} {explanation.text}", passages)
+        size = max(1, self.options.passages_per_prompt)
+        groups = [order[first : first + size] for first in range(0, len(order), size)]
+        asked = [self._ask(explanation, [passages[place] for place in group], 0) for group in groups]
+        answers = await all_of(asked)
+        found: dict[int, Judgement | Refusal] = {}
+        for group, answered in zip(groups, answers, strict=True):
+            found.update(zip(group, answered, strict=True))
+        return [found[place] for place in range(len(passages))]
+
+    def request(
+        self, explanation: Explanation, passages: Sequence[Passage], *, replicate: int = 0
+    ) -> Request:
+        """The question about these passages, numbered from 1 in this order."""
+        lines = "\n".join(f"{number}. {self.shown(passage)}" for number, passage in enumerate(passages, 1))
+        has_alternatives = "top_logprobs" in self.model.capabilities
+        return Request(
+            messages=(
+                Message("system", self.instructions()),
+                Message("user", f"{explanation_line(explanation)}\n\nExcerpts:\n{lines}"),
+            ),
+            max_tokens=8 * len(passages) + 8,
+            temperature=self.options.temperature,
+            seed=self.options.seed,
+            top_logprobs=ALTERNATIVES if has_alternatives else None,
+            replicate=replicate,
+            metric=self.options.metric or self.metric,
+        )
+
+    async def _ask(
+        self, explanation: Explanation, passages: Sequence[Passage], attempt: int
+    ) -> list[Judgement | Refusal]:
+        reply = await self.model.ask(self.request(explanation, passages, replicate=attempt))
+        if isinstance(reply, Refusal):
+            if reply.cause in _DIVISIBLE and len(passages) > 1:
+                middle = len(passages) // 2
+                halves = (passages[:middle], passages[middle:])
+                answers = await all_of(self._ask(explanation, half, attempt) for half in halves)
+                return [*answers[0], *answers[1]]
+            found: list[Judgement | Refusal] = [reply] * len(passages)
+        else:
+            found = self._read(reply, passages)
+        again = [
+            place
+            for place, answer in enumerate(found)
+            if isinstance(answer, Refusal) and answer.cause in _ASKED_AGAIN
+        ]
+        if again and attempt + 1 < self.options.attempts:
+            pending = [passages[place] for place in again]
+            for place, answer in zip(again, await self._ask(explanation, pending, attempt + 1), strict=True):
+                found[place] = answer
+        return found
+
+    def _read(self, reply: Reply, passages: Sequence[Passage]) -> list[Judgement | Refusal]:
+        answers = read_answers(reply.text, len(passages), _ANSWERS)
+        found: list[Judgement | Refusal] = []
+        for number, (passage, answered) in enumerate(zip(passages, answers, strict=True), 1):
+            value = answered
+            if isinstance(answered, Answered):
+                value = self._probability(reply, number, len(passages), answered.answer)
+            found.append(value if isinstance(value, Refusal) else Judgement(passage.id, value))
+        return found
+
+    def _probability(self, reply: Reply, number: int, count: int, answer: str) -> float | Refusal:
+        if "top_logprobs" not in self.model.capabilities:
+            return float(answer)
+        if reply.logprobs is None:
+            return Refusal("missing_logprobs", "the reply has no log-probabilities")
+        found = answer_token(reply, number, count, answer)
+        if found is None:
+            return Refusal("missing_logprobs", f"no log-probability belongs to the answer to number {number}")
+        entry, prefix = found
+        if not entry.top:
+            return Refusal("missing_logprobs", f"no alternatives to the answer to number {number}")
+        masses = normalised(answer_masses(entry, _ANSWERS, prefix=prefix))
+        if not masses:
+            return Refusal("missing_logprobs", f"neither 0 nor 1 is an alternative at number {number}")
+        return masses.get("1", 0.0)
