@@ -1,4 +1,4 @@
-"""Serves until it is interrupted: python -m autointerp.testing.tiny_chat_server --backend model --port 8000."""
+"""Serves until interrupted: python -m autointerp.testing.tiny_chat_server --backend model --port 8000."""
 
 import json
 import sys

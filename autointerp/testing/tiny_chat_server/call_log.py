@@ -57,7 +57,7 @@ class CallLog:
 
     @property
     def answered(self) -> Mapping[str, int]:
-        """How often each body was answered with status 200 to the last byte: what a provider would charge."""
+        """How often each body was answered with status 200, wholly: what a provider would charge."""
         with self._lock:
             return Counter(self._answered)
 

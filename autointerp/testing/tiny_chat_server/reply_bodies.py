@@ -139,7 +139,7 @@ def _text_choice(call: Call, index: int, choice: Choice) -> dict[str, Any]:
 
 
 def _by_text(token: ScoredToken) -> dict[str, float] | None:
-    """Alternatives of a token in the older form, where of those that read alike only the likeliest is left."""
+    """Alternatives in the older form: of those that read alike only the likeliest is left."""
     if token.logprob is None:
         return None
     found: dict[str, float] = {}

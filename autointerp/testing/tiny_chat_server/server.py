@@ -101,16 +101,14 @@ class TinyChatServer:
         if body is None:
             refused = error_answer(400, "the body is no JSON object")
             return await write_answer(writer, refused, keep_alive=request.is_kept_alive)
-        key, is_sent, answer = body_key(request.path, body), False, None
+        key, answer = body_key(request.path, body), None
         counts = self.log.begin(key)
         try:
             answer = await self._answer(_call(request.path, body, request.headers, counts))
             await asyncio.sleep(self._latency + answer.delay_seconds)
-            is_sent = await write_answer(writer, answer, keep_alive=request.is_kept_alive)
-        finally:
-            status = answer.status if is_sent and answer is not None else 0
-            self.log.end(CallRecord(key, request.path, status, answer.fault if answer else ""))
-        return is_sent
+        finally:  # noted before it is sent, so that whoever has the answer finds it in the log
+            self.log.end(_record(key, request.path, answer))
+        return await write_answer(writer, answer, keep_alive=request.is_kept_alive)
 
     async def _answer(self, call: Call) -> Answer:
         if self._api_key is not None and call.headers.get("authorization") != f"Bearer {self._api_key}":
@@ -141,7 +139,7 @@ class TinyChatServer:
             return error_answer(400, f"no such address: {path}")
         key = body_key(path, body)
         answer = await self._answer(_call(path, body, {}, self.log.begin(key), is_checked=self._api_key))
-        self.log.end(CallRecord(key, path, 0 if answer.cut != "nowhere" else answer.status, answer.fault))
+        self.log.end(_record(key, path, answer))
         return answer
 
 
@@ -157,6 +155,12 @@ def _call(
     if is_checked is not None:
         headers = {"authorization": f"Bearer {is_checked}"}
     return Call(path, body, headers, number=number, earlier=earlier, in_flight=in_flight)
+
+
+def _record(key: str, path: str, answer: Answer | None) -> CallRecord:
+    if answer is None:
+        return CallRecord(key, path, 0, "")
+    return CallRecord(key, path, answer.status if answer.cut == "nowhere" else 0, answer.fault)
 
 
 def _wrong_key() -> Answer:
