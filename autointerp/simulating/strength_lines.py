@@ -119,19 +119,25 @@ def _by_number(lines: Sequence[StrengthLine], tokens: Sequence[str]) -> list[lis
 
 
 def _by_text(lines: Sequence[StrengthLine], tokens: Sequence[str]) -> list[list[int]]:
-    """The lines that cover each token, where the two texts agree; a token only if all of it is covered."""
+    """The lines that cover each token, where the two texts agree on all of the token and of its lines."""
     said, by_line = _characters([line.token for line in lines], bare=True)
     wanted, by_token = _characters(tokens, bare=True)
     covers: list[list[int]] = [[] for _ in tokens]
-    covered = Counter[int]()
+    covered, used = Counter[int](), Counter[int]()
     for block in SequenceMatcher(None, said, wanted, autojunk=False).get_matching_blocks():
         for step in range(block.size):
             line, token = by_line[block.a + step], by_token[block.b + step]
             covered[token] += 1
+            used[line] += 1
             if line not in covers[token]:
                 covers[token].append(line)
-    lengths = Counter(by_token)
-    return [cover if covered[token] == lengths[token] else [] for token, cover in enumerate(covers)]
+    lengths, written = Counter(by_token), Counter(by_line)
+    return [
+        cover
+        if covered[token] == lengths[token] and all(used[line] == written[line] for line in cover)
+        else []
+        for token, cover in enumerate(covers)
+    ]
 
 
 def _characters(pieces: Sequence[str], *, bare: bool) -> tuple[str, list[int]]:
