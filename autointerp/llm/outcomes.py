@@ -6,7 +6,9 @@ from typing import Literal
 from autointerp.explanation_records import Refusal
 from autointerp.llm.requests import Reply, Usage
 
-__all__ = ["Failure", "FailureKind", "Outcome"]
+__all__ = ["NOTHING_USED", "Failure", "FailureKind", "Outcome"]
+
+NOTHING_USED = Usage(0, 0)
 
 FailureKind = Literal[
     "rate_limited",  # 429
@@ -23,7 +25,7 @@ class Outcome:
     """An answer, usable or refused, and what it cost."""
 
     answer: Reply | Refusal
-    usage: Usage = Usage(0, 0)
+    usage: Usage = NOTHING_USED
     model: str = ""
     """As the server names what answered."""
     fingerprint: str = ""

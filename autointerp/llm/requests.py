@@ -50,7 +50,7 @@ class Request:
 
     @property
     def is_cut_usable(self) -> bool:
-        """Whether ending at `max_tokens` is no fault: `may_cut`, an echo, or one token read by its logprobs."""
+        """Whether ending at `max_tokens` is no fault: `may_cut`, echo, or one token with its logprobs."""
         return self.may_cut or self.echo or (self.top_logprobs is not None and self.max_tokens <= 1)
 
 

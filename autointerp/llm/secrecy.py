@@ -9,6 +9,7 @@ from autointerp.errors import EndpointError
 __all__ = ["Secret", "endpoint_name", "one_line", "read_key"]
 
 _MASK = "[secret]"
+_SHORTEST = 8
 _LOOKS_LIKE_A_KEY = re.compile(r"\b(?:sk|pk|rk)-[\w*.\-]{6,}|\bBearer\s+[\w\-.=+/~*]{6,}", re.IGNORECASE)
 _SECRET_PARAMETER = re.compile(r"key|token|secret|passw|credential|sig|auth", re.IGNORECASE)
 
@@ -39,13 +40,15 @@ class Secret:
         return self._value
 
     def is_in(self, text: str | bytes) -> bool:
-        """Whether a text quotes the key as it is."""
+        """Whether a text quotes the key as it is; `EMPTY`, for local servers, is no secret."""
         value = self._value
-        return bool(value) and (value in text if isinstance(text, str) else value.encode() in text)
+        if len(value) < _SHORTEST:
+            return False
+        return value in text if isinstance(text, str) else value.encode() in text
 
     def scrub(self, text: str) -> str:
         """The text without the key, also as a URL would spell it, and without what looks like any key."""
-        if self._value:
+        if len(self._value) >= _SHORTEST:
             text = text.replace(self._value, _MASK)
             text = text.replace(quote(self._value, safe=""), _MASK)
         return _LOOKS_LIKE_A_KEY.sub(_MASK, text)

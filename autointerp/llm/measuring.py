@@ -1,0 +1,285 @@
+"""The tiny calls that find out what an endpoint does, and what is concluded from each."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from autointerp.errors import EndpointError
+from autointerp.llm.capabilities import Finding, Measured
+from autointerp.llm.client import OpenAIClient
+from autointerp.llm.clock import REAL_CLOCK, Clock
+from autointerp.llm.http_errors import HttpError, judged
+from autointerp.llm.outcomes import Failure
+from autointerp.llm.reply_reading import token_logprobs
+from autointerp.llm.requests import TokenLogprob, Usage
+
+__all__ = ["MOST_TOKENS_OF_MEASURING", "measure"]
+
+MOST_TOKENS_OF_MEASURING = Usage(3000, 5000, is_estimated=True)
+"""More than all the calls together take."""
+
+_ATTEMPTS = 4
+_SCHEMA = {
+    "type": "object",
+    "properties": {"autointerp_answer": {"type": "string", "enum": ["yes"]}},
+    "required": ["autointerp_answer"],
+    "additionalProperties": False,
+}
+_PROSE = "Do not write JSON. Write one English word about the sea."
+_COUNTED = "The quick brown fox"
+_JSON_TOKENS = 200
+_THINKING_TOKENS = 2000
+"""Of models that think unseen within max_completion_tokens."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one call brought: a JSON object, or why there is none."""
+
+    content: Mapping[str, Any] | None
+    problem: str
+    error: HttpError | None = None
+
+    @property
+    def choices(self) -> list[Mapping[str, Any]]:
+        choices = (self.content or {}).get("choices")
+        return (
+            [choice for choice in choices if isinstance(choice, Mapping)] if isinstance(choices, list) else []
+        )
+
+    @property
+    def text(self) -> str | None:
+        """Of the first choice."""
+        if not self.choices:
+            return None
+        message = self.choices[0].get("message")
+        text = message.get("content") if isinstance(message, Mapping) else self.choices[0].get("text")
+        return text if isinstance(text, str) else None
+
+    def logprobs(self, *, is_chat: bool) -> tuple[TokenLogprob, ...] | None:
+        return token_logprobs(self.choices[0].get("logprobs"), is_chat=is_chat) if self.choices else None
+
+
+async def measure(client: OpenAIClient, model: str, *, clock: Clock = REAL_CLOCK) -> tuple[Measured, Usage]:
+    """Find out what a model at an endpoint does, and what that took.
+
+    Raises:
+        EndpointError: no answer to the simplest question, whichever way it is asked.
+    """
+    return await _Measuring(client, model, clock).run()
+
+
+class _Measuring:
+    def __init__(self, client: OpenAIClient, model: str, clock: Clock) -> None:
+        self._client = client
+        self._model = model
+        self._clock = clock
+        self._usage = Usage(0, 0)
+        self._common: dict[str, Any] = {"temperature": 0}
+        self._max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+        self._takes_seed = False
+        self._answered: Mapping[str, Any] = {}
+
+    async def run(self) -> tuple[Measured, Usage]:
+        chat = await self._chat_works()
+        echo, alternatives, *others = await asyncio.gather(
+            self._echo(),
+            self._logprobs(chat),
+            self._json(chat, "json_schema"),
+            self._json(chat, "json_object"),
+            self._seed(chat),
+            self._n(chat),
+        )
+        completions, echoed, echo_max_tokens = echo
+        if not (chat.is_given or completions.is_given):
+            raise EndpointError(
+                f"answers neither chats ({chat.evidence}) nor completions ({completions.evidence})",
+                where=self._client.endpoint,
+                remedy="check llm.base_url (it usually ends in /v1) and llm.model",
+            )
+        logprobs, tops, count = alternatives
+        naming = Finding("max_tokens_name", True, self._max_tokens_name)
+        has_temperature = "temperature" in self._common
+        temperature = Finding("temperature", has_temperature, "taken" if has_temperature else "refused")
+        findings = (chat, completions, logprobs, tops, echoed, *others, naming, temperature)
+        measured = Measured(
+            self._client.endpoint,
+            self._model,
+            _word(self._answered.get("model")),
+            _word(self._answered.get("system_fingerprint")),
+            findings,
+            top_logprobs=count,
+            echo_max_tokens=echo_max_tokens,
+            max_tokens_name=self._max_tokens_name,
+            takes_seed=self._takes_seed,
+        )
+        return measured, self._usage
+
+    async def _chat_works(self) -> Finding:
+        """The simplest chat; what a 400 names is done without."""
+        for _ in range(4):
+            found = await self._chat("Say ok.", 16, must_work=True)
+            if found.content is not None:
+                self._answered = found.content
+                given = bool(found.choices)
+                return Finding("chat", given, "answered" if given else "the reply has no choices")
+            words = found.error.words if found.error is not None else ""
+            if "max_completion_tokens" in words and self._max_tokens_name == "max_tokens":
+                self._max_tokens_name = "max_completion_tokens"
+            elif "temperature" in words and "temperature" in self._common:
+                del self._common["temperature"]
+            else:
+                break
+        return Finding("chat", False, found.problem)
+
+    async def _echo(self) -> tuple[Finding, Finding, int]:
+        """Completions, and the log-probabilities of a prompt in them: with no new token, else with one."""
+        plain = await self._call("/completions", {"prompt": _COUNTED, "max_tokens": 4, "temperature": 0})
+        given = plain.text is not None
+        completions = Finding("completions", given, "answered" if given else plain.problem)
+        if not given:
+            return completions, Finding("echo", False, "no completions"), 0
+        self._answered = self._answered or plain.content or {}
+        problem = ""
+        for fewest in (0, 1):
+            body = {"prompt": _COUNTED, "max_tokens": fewest, "echo": True, "logprobs": 5, "temperature": 0}
+            found = await self._call("/completions", body)
+            tokens = found.logprobs(is_chat=False)
+            spoken = "".join(token.token for token in tokens or ())
+            if tokens and "brown fox" in spoken and any(token.top for token in tokens):
+                evidence = f"{len(tokens)} tokens of prompt and reply with max_tokens {fewest}"
+                return completions, Finding("echo", True, evidence), fewest
+            problem = found.problem or "answered without the prompt's log-probabilities"
+        return completions, Finding("echo", False, problem), 0
+
+    async def _logprobs(self, chat: Finding) -> tuple[Finding, Finding, int]:
+        """Asked for 20 alternatives, and for fewer where so many are refused."""
+        problem = "no chat"
+        for count in (20, 5, 1) if chat.is_given else ():
+            found = await self._chat("Say ok.", 16, logprobs=True, top_logprobs=count)
+            tokens = found.logprobs(is_chat=True)
+            if tokens:
+                most = max(len(token.top) for token in tokens)
+                logprobs = Finding("logprobs", True, f"of {len(tokens)} tokens")
+                tops = Finding("top_logprobs", most > 0, f"{most} alternatives when {count} were asked for")
+                return logprobs, tops, min(most, count)
+            problem = found.problem or "answered without log-probabilities"
+            if found.content is not None:
+                break
+        return Finding("logprobs", False, problem), Finding("top_logprobs", False, problem), 0
+
+    async def _json(self, chat: Finding, kind: Literal["json_schema", "json_object"]) -> Finding:
+        """Whether a reply is JSON although the words ask for prose."""
+        if not chat.is_given:
+            return Finding(kind, False, "no chat")
+        wanted: dict[str, Any] = {"type": kind}
+        if kind == "json_schema":
+            wanted["json_schema"] = {"name": "answer", "schema": _SCHEMA, "strict": True}
+        room = _JSON_TOKENS if self._max_tokens_name == "max_tokens" else _THINKING_TOKENS
+        found = await self._chat(_PROSE, room, response_format=wanted)
+        if found.text is None:
+            return Finding(kind, False, found.problem or "answered without text")
+        try:
+            content = json.loads(found.text)
+        except (ValueError, RecursionError):
+            return Finding(kind, False, "ignored: the reply is no JSON")
+        is_obeyed = isinstance(content, dict)
+        if kind == "json_schema":
+            is_obeyed = content == {"autointerp_answer": "yes"}
+        return Finding(kind, is_obeyed, "obeyed" if is_obeyed else "the reply is other JSON than asked for")
+
+    async def _seed(self, chat: Finding) -> Finding:
+        """Whether the same seed gives the same words at temperature 1; what another gives is only told."""
+        if not chat.is_given:
+            return Finding("seed", False, "no chat")
+        warm = {"temperature": 1} if "temperature" in self._common else {}
+        question = "Write four random words."
+        found = await asyncio.gather(
+            *(self._chat(question, 16, **warm, seed=seed) for seed in (7, 7, 8)),
+        )
+        self._takes_seed = found[0].content is not None
+        first, again, other = (reply.text for reply in found)
+        if not first or not again:
+            return Finding("seed", False, found[0].problem or found[1].problem or "answered without text")
+        differs = "another seed gives other words" if other != first else "another seed gives the same words"
+        if first != again:
+            return Finding("seed", False, "the same seed gave other words")
+        return Finding("seed", True, f"the same seed gives the same words; {differs}")
+
+    async def _n(self, chat: Finding) -> Finding:
+        if not chat.is_given:
+            return Finding("n", False, "no chat")
+        found = await self._chat("Say ok.", 4, n=2)
+        count = len(found.choices)
+        return Finding("n", count == 2, found.problem or f"{count} choices when 2 were asked for")
+
+    async def _chat(
+        self, question: str, max_tokens: int, *, must_work: bool = False, **parameters: Any
+    ) -> _Found:
+        body = {
+            "messages": [{"role": "user", "content": question}],
+            self._max_tokens_name: max_tokens,
+            **self._common,
+            **parameters,
+        }
+        return await self._call("/chat/completions", body, must_work=must_work)
+
+    async def _call(self, path: str, body: Mapping[str, Any], *, must_work: bool = False) -> _Found:
+        """One call, again after a failure that may heal; a server that fails each time does not do it.
+
+        Raises:
+            EndpointError: where it `must_work`: wrong key, no such model, no credit.
+        """
+        problem = ""
+        for attempt in range(_ATTEMPTS):
+            found = await self._client.post(path, {"model": self._model, **body})
+            if isinstance(found, HttpError):
+                problem = f"HTTP {found.status}: {found.message}"
+                verdict = self._verdict(found, must_work=must_work)
+                if verdict is None:
+                    return _Found(None, problem, found)
+                await self._pause(attempt, verdict)
+            elif isinstance(found, Failure):
+                problem = found.detail
+                await self._pause(attempt, found)
+            else:
+                return self._read(found)
+        return _Found(None, problem)
+
+    def _verdict(self, error: HttpError, *, must_work: bool) -> Failure | None:
+        """A failure that may heal, or None for an answer that says no; a missing path is only a no."""
+        if must_work and error.status in (404, 405) and not error.says_no_model():
+            return None
+        try:
+            verdict = judged(error, today=self._clock.today())
+        except EndpointError:
+            if must_work:
+                raise
+            return None
+        return verdict if isinstance(verdict, Failure) else None
+
+    async def _pause(self, attempt: int, failure: Failure) -> None:
+        if attempt + 1 < _ATTEMPTS:
+            await self._clock.sleep(min(failure.retry_after_seconds or 0.5 * 2**attempt, 60.0))
+
+    def _read(self, body: bytes) -> _Found:
+        try:
+            content = json.loads(body)
+        except (ValueError, RecursionError):
+            return _Found(None, "the reply is no JSON")
+        if not isinstance(content, dict):
+            return _Found(None, "the reply is no JSON object")
+        counts = content.get("usage")
+        if isinstance(counts, dict):
+            prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
+            if isinstance(prompt, int) and isinstance(completion, int) and 0 <= prompt + completion < 10**6:
+                self._usage = Usage(
+                    self._usage.prompt_tokens + prompt, self._usage.completion_tokens + completion
+                )
+        return _Found(content, "")
+
+
+def _word(value: Any) -> str:
+    return value[:200] if isinstance(value, str) else ""
