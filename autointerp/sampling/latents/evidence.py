@@ -5,20 +5,22 @@ those of their splits. Every example is cut to the same number of tokens around 
 length nor the place of its middle tells whether the latent fires there.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from autointerp.explanation_records import Example, LatentEvidence
-from autointerp.sampling.samplers.catalogue import SAMPLER_NAMES
+from autointerp.sampling.samplers.sampler import SPLITS
 
-__all__ = ["LatentCase", "LatentExamples", "TestExamples", "latent_id"]
+__all__ = ["ContextTexts", "LatentCase", "LatentExamples", "TestExamples", "latent_id"]
 
-_EXPLAIN = tuple(SAMPLER_NAMES)
-_TESTED = ("quantiles", "top", "uniform", *(name for name, entry in SAMPLER_NAMES.items() if entry.is_silent))
+_READ = (
+    *("split", "sampler", "stratum", "weight"),
+    *("context", "begin", "end", "focus", "fired", "activations"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,19 +52,66 @@ def latent_id(sha256: str, latent: int) -> str:
     return f"{sha256[:16]}:{latent}"
 
 
+@dataclass(frozen=True, eq=False)
+class _Context:
+    """What is read of a context, once for all examples in it."""
+
+    cluster: str
+    places: tuple[int, ...]
+    """Positions that are text, ascending."""
+    ids: tuple[int, ...]
+    """Token at each of these."""
+    texts: tuple[str, ...]
+
+
+class ContextTexts:
+    """The contexts of a run as text; shared by all dictionaries.
+
+    Memory: every context that is asked for, about 100 bytes a token.
+    """
+
+    def __init__(self, tables: Mapping[str, pl.DataFrame]) -> None:
+        """Take `contexts` and `vocabulary` of `sampling.latents.tables`."""
+        frame = tables["contexts"]
+        names = ("context", "cluster", "first_scored", "unscored", "tokens")
+        columns = [frame[name].to_list() for name in names]
+        self._rows = {context: row for context, *row in zip(*columns, strict=True)}
+        self._found: dict[int, _Context] = {}
+        self.texts: dict[int, str] = dict(tables["vocabulary"].iter_rows())
+
+    def __getitem__(self, context: int) -> _Context:
+        """One context."""
+        found = self._found.get(context)
+        if found is None:
+            cluster, first, unscored, tokens = self._rows[context]
+            left_out = frozenset(unscored)
+            places = tuple(place for place in range(first, len(tokens)) if place not in left_out)
+            ids = tuple(tokens[place] for place in places)
+            found = _Context(cluster, places, ids, tuple(self.texts[token] for token in ids))
+            self._found[context] = found
+        return found
+
+
 class LatentExamples:
     """The sampled latents of one dictionary, read one after another.
 
-    Cost: about 10 us an example. Memory: the dictionary's rows of the tables, and one latent's examples.
+    Cost: about 10 us an example. Memory: the dictionary's rows of the tables, and the cases that are kept.
     """
 
     def __init__(
-        self, tables: Mapping[str, pl.DataFrame], *, checkpoint: str, sha256: str, passage_tokens: int
+        self,
+        tables: Mapping[str, pl.DataFrame],
+        contexts: ContextTexts,
+        *,
+        checkpoint: str,
+        sha256: str,
+        passage_tokens: int,
     ) -> None:
         """Take the rows of one dictionary.
 
         Args:
-            tables: `examples`, `contexts`, `vocabulary`, `latents`, `promoted` of `sampling.latents.tables`.
+            tables: `examples`, `latents`, `promoted` of `sampling.latents.tables`.
+            contexts: the text.
             checkpoint: its name.
             sha256: of its file.
             passage_tokens: tokens of an example around its focus.
@@ -71,10 +120,8 @@ class LatentExamples:
         own = pl.col("checkpoint") == checkpoint
         self._latents = tables["latents"].filter(own, is_sampled=True).sort("latent")
         self._examples = tables["examples"].filter(own).partition_by("latent", as_dict=True)
-        self._promoted = tables["promoted"].filter(own)
-        contexts = tables["contexts"]
-        self._contexts = {row["context"]: row for row in contexts.iter_rows(named=True)}
-        self._texts: dict[int, str] = dict(tables["vocabulary"].iter_rows())
+        self._promoted = tables["promoted"].filter(own).partition_by("latent", as_dict=True)
+        self._contexts = contexts
 
     @property
     def undefined(self) -> list[tuple[int, float | None, str]]:
@@ -90,58 +137,64 @@ class LatentExamples:
     def cases(self, latents: Sequence[int] | None = None) -> Iterator[LatentCase]:
         """Every live sampled latent, or some of them, in ascending order."""
         wanted = None if latents is None else frozenset(latents)
-        for row in self._latents.filter(pl.col("status") == "live").iter_rows(named=True):
-            if wanted is None or row["latent"] in wanted:
-                yield self._case(row)
+        rows = self._latents.filter(pl.col("status") == "live")
+        for latent, density, weight in rows.select("latent", "density", "sampling_weight").iter_rows():
+            if wanted is None or latent in wanted:
+                yield self._case(latent, density, 1.0 if weight is None else weight)
 
-    def _case(self, row: Mapping[str, Any]) -> LatentCase:
-        latent = row["latent"]
-        frame = self._examples.get((latent,), pl.DataFrame())
-        found: dict[str, dict[str, list[Example]]] = {"explain": {}, "validate": {}, "score": {}}
-        for record in frame.sort("sampler", "stratum", "rank").iter_rows(named=True) if frame.height else ():
-            wanted = _EXPLAIN if record["split"] == "explain" else _TESTED
-            if record["sampler"] in wanted:
-                example = self._example(record)
-                found[record["split"]].setdefault(record["sampler"], []).append(example)
-        sides = {split: {name: tuple(rows) for name, rows in own.items()} for split, own in found.items()}
+    def _case(self, latent: int, density: float, weight: float) -> LatentCase:
+        sides = self._sides(latent)
         strongest = [abs(a) for rows in sides["explain"].values() for e in rows for a in e.activations]
         evidence = LatentEvidence(
             checkpoint=self._checkpoint,
             latent=latent,
             id=latent_id(self._sha256, latent),
-            density=row["density"],
+            density=density,
             maximum=max(strongest, default=0.0),
             examples=sides["explain"],
             promoted=self._pushed(latent, "promoted"),
             demoted=self._pushed(latent, "demoted"),
         )
-        weight = 1.0 if row["sampling_weight"] is None else row["sampling_weight"]
         return LatentCase(evidence, TestExamples(sides["validate"]), TestExamples(sides["score"]), weight)
 
-    def _pushed(self, latent: int, sign: str) -> tuple[tuple[str, float], ...]:
-        rows = self._promoted.filter(latent=latent, sign=sign).sort("rank")
-        pairs = rows.select("token", "logit").iter_rows()
-        return tuple((self._texts[token], logit) for token, logit in pairs)
+    def _sides(self, latent: int) -> dict[str, dict[str, tuple[Example, ...]]]:
+        found: dict[str, dict[str, list[Example]]] = {split: {} for split in SPLITS}
+        frame = self._examples.get((latent,))
+        if frame is not None:
+            columns = [frame.sort("stratum", "rank", maintain_order=True)[name].to_list() for name in _READ]
+            for row in zip(*columns, strict=True):
+                example = self._example(*row)
+                found[example.split].setdefault(example.sampler, []).append(example)
+        return {split: {name: tuple(rows) for name, rows in own.items()} for split, own in found.items()}
 
-    def _example(self, record: Mapping[str, Any]) -> Example:
-        context = self._contexts[record["context"]]
-        unscored = frozenset(context["unscored"])
-        begin, end, focus = (record[name] for name in ("begin", "end", "focus"))
-        places = [place for place in range(begin, end) if place not in unscored]
-        middle = places.index(focus)
-        first = int(np.clip(middle - self._length // 2, 0, max(0, len(places) - self._length)))
-        places = places[first : first + self._length]
-        firing = dict(zip(record["fired"], record["activations"], strict=True))
-        ids = tuple(context["tokens"][place] for place in places)
+    def _pushed(self, latent: int, sign: str) -> tuple[tuple[str, float], ...]:
+        frame = self._promoted.get((latent,))
+        if frame is None:
+            return ()
+        pairs = frame.filter(sign=sign).sort("rank").select("token", "logit").iter_rows()
+        return tuple((self._contexts.texts[token], logit) for token, logit in pairs)
+
+    def _example(self, split: Any, sampler: str, stratum: int, weight: float, *window: Any) -> Example:
+        number, begin, end, focus, fired, activations = window
+        context = self._contexts[number]
+        low, high = bisect_left(context.places, begin), bisect_left(context.places, end)
+        middle = bisect_left(context.places, focus)
+        first = max(low, min(middle - self._length // 2, high - self._length))
+        last = min(high, first + self._length)
+        places = context.places[first:last]
+        values = [0.0] * len(places)
+        for place, activation in zip(fired, activations, strict=True):
+            if places[0] <= place <= places[-1]:
+                values[bisect_left(places, place)] = activation
         return Example(
-            id=f"{record['context']:016x}:{places[0]}-{places[-1] + 1}",
-            document=context["cluster"],
-            split=record["split"],
-            sampler=record["sampler"],
-            stratum=record["stratum"],
-            tokens=tuple(self._texts[token] for token in ids),
-            token_ids=ids,
-            activations=tuple(float(firing.get(place, 0.0)) for place in places),
+            id=f"{number:016x}:{places[0]}-{places[-1] + 1}",
+            document=context.cluster,
+            split=split,
+            sampler=sampler,
+            stratum=stratum,
+            tokens=context.texts[first:last],
+            token_ids=context.ids[first:last],
+            activations=tuple(values),
             focus=middle - first,
-            weight=record["weight"],
+            weight=weight,
         )
