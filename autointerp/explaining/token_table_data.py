@@ -1,4 +1,4 @@
-"""The table that token statistics are kept in: how likely a latent fires on a token after the ones before it."""
+"""The table of token statistics: how likely a latent fires on a token, given the ones before it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ __all__ = ["TOKEN_TABLE_VERSION", "Cell", "TokenTable", "joined", "token_class"]
 TOKEN_TABLE_VERSION = 1
 """Of the JSON form; another number is another form."""
 
+_TRUST = 0.7
 _LEAST = 1e-9  # probabilities are kept off 0 and 1 by this where odds are multiplied
 
 
@@ -40,8 +41,8 @@ class TokenTable:
     """P(fires) and magnitude by token, by the token before, by both, and by the two before and the token.
 
     The most specific condition that the table holds decides: two tokens before and token, one before and
-    token; else the token (or its class, where the token was not seen) and the token before are taken as
-    independent signs, odds = odds(token) * odds(before) / odds(prior); else the prior. The cells are smoothed
+    token; else the token (or its class, where the token was not seen) and the token before are
+    `joined`; else the prior. The cells are smoothed
     already, so that whoever looks up need not know how often each was seen.
     """
 
@@ -129,11 +130,12 @@ class TokenTable:
 
 
 def joined(own: Cell, earlier: Cell, prior: Cell) -> Cell:
-    """The cell of a token behind another, if the two are independent signs of firing.
+    """The cell of a token behind another that it was not seen behind.
 
-    odds = odds(own) * odds(earlier) / odds(prior), the magnitude is the token's own.
+    odds = odds(own) * (odds(earlier) / odds(prior)) ** .7; the magnitude is the token's own. An exponent of 1
+    would take the two for independent signs of firing, which they rarely are.
     """
-    odds = _odds(own.probability) * _odds(earlier.probability) / _odds(prior.probability)
+    odds = _odds(own.probability) * (_odds(earlier.probability) / _odds(prior.probability)) ** _TRUST
     return Cell(odds / (1 + odds), own.magnitude, 0.0)
 
 
