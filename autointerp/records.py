@@ -132,6 +132,9 @@ class MetricDefinition:
     """Whether the summary table has a column for it; all results stand in the full table."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Constants that the functional needs (a fitted curve's points), JSON-able."""
+    pairing: Literal["units", "independent"] = "units"
+    """How two checkpoints are set against each other: on the units that both have, or, where units are each
+    checkpoint's own (latents), as two independent samples."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,10 @@ class MetricResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Paired difference `checkpoint - reference` of one metric, on the units both have seen."""
+    """Difference `checkpoint - reference` of one metric.
+
+    Paired on the units that both have seen, or of two independent samples, as the metric's `pairing` says.
+    """
 
     checkpoint: str
     reference: str
@@ -284,6 +290,10 @@ class EvaluationReport:
     provenance: Mapping[str, Any]
     coverage: Sequence[LatentCoverage] = ()
     """One of each dictionary whose latents were to be sampled."""
+    explanations: Mapping[str, Any] = field(default_factory=dict)
+    """Who explained and who judged: `explainers` and `methods` in order, the first ones the headline;
+    `models`: role, model, endpoint, what it answered as, fingerprints, settings; `prompts`: versions. Empty
+    where nothing was explained."""
 
     @property
     def failures(self) -> list[MetricResult]:

@@ -9,6 +9,7 @@ escaping would still run nothing.
 import base64
 import functools
 import hashlib
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -27,9 +28,13 @@ from autointerp.reporting.report_document import build_document
 __all__ = ["document_html", "report_html"]
 
 
-def report_html(report: EvaluationReport, observations: pl.DataFrame | None = None) -> str:
+def report_html(
+    report: EvaluationReport,
+    observations: pl.DataFrame | None = None,
+    explained: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """The page of a run; its text is a function of its arguments alone."""
-    return document_html(build_document(report, observations), report_text=report_json(report))
+    return document_html(build_document(report, observations, explained), report_text=report_json(report))
 
 
 def document_html(document: ReportDocument, *, report_text: str) -> str:

@@ -148,6 +148,7 @@ def _to_model(report: EvaluationReport) -> ReportJson:
         results=tuple(_result_json(result, definitions[result.metric]) for result in report.results),
         comparisons=tuple(_comparison_json(comparison) for comparison in report.comparisons),
         coverage=tuple(CoverageJson(**_coverage_fields(coverage)) for coverage in report.coverage),
+        explanations=_plain(report.explanations),
         cost=_plain(report.cost),
         provenance=_plain(report.provenance),
     )
@@ -235,6 +236,7 @@ def _from_model(model: ReportJson) -> EvaluationReport:
         ),
         comparisons=tuple(_comparison(comparison) for comparison in model.comparisons),
         coverage=tuple(LatentCoverage(**found.model_dump(exclude_none=True)) for found in model.coverage),
+        explanations=model.explanations,
         cost=model.cost,
         provenance=model.provenance,
     )

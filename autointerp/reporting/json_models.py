@@ -69,6 +69,9 @@ class MetricJson(_Model):
     highest: Finite | Absent = None
     in_summary: bool = True
     parameters: dict[str, JsonValue] = {}
+    pairing: Literal["units", "independent"] = Field(
+        default="units", description="Checkpoints are compared on shared units, or as independent samples."
+    )
 
 
 class OutcomeJson(_Model):
@@ -121,7 +124,7 @@ class ResultJson(OutcomeJson):
 
 
 class ComparisonJson(OutcomeJson):
-    """Paired difference, checkpoint minus reference."""
+    """Difference, checkpoint minus reference; paired unless the metric's pairing is `independent`."""
 
     checkpoint: str
     reference: str
@@ -165,6 +168,10 @@ class ReportJson(_Model):
     results: tuple[ResultJson, ...]
     comparisons: tuple[ComparisonJson, ...]
     coverage: tuple[CoverageJson, ...] = ()
+    explanations: dict[str, JsonValue] = Field(
+        default={},
+        description="Who explained and who judged; scores of different judges are not to be compared.",
+    )
     cost: dict[str, JsonValue]
     provenance: dict[str, JsonValue]
 

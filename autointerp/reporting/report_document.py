@@ -1,5 +1,6 @@
 """EvaluationReport -> ReportDocument: which sections a report has, and in which order."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -8,6 +9,7 @@ from autointerp.records import EvaluationReport
 from autointerp.reporting import background, numbers, sections
 from autointerp.reporting.chart_data import charts_of
 from autointerp.reporting.coverage import coverage_sections
+from autointerp.reporting.explanations import explanation_sections
 from autointerp.reporting.failures import failure_lines
 from autointerp.reporting.parts import Callout, ReportDocument, Section
 from autointerp.reporting.summary import subject_facts, summary_section
@@ -15,13 +17,18 @@ from autointerp.reporting.summary import subject_facts, summary_section
 __all__ = ["build_document"]
 
 
-def build_document(report: EvaluationReport, observations: pl.DataFrame | None = None) -> ReportDocument:
+def build_document(
+    report: EvaluationReport,
+    observations: pl.DataFrame | None = None,
+    explained: Sequence[Mapping[str, Any]] = (),
+) -> ReportDocument:
     """The document of a run.
 
     Args:
         report: what the run found.
         observations: rows as in `OBSERVATION_SCHEMA`; only those of `reconstruction.latent_density` are used,
             for the histograms, which are left out without them.
+        explained: rows of the run's scores.jsonl, for some explanations to be shown.
 
     Returns:
         Sections in reading order, numbers already in words and digits; the same for every way of drawing it.
@@ -34,6 +41,7 @@ def build_document(report: EvaluationReport, observations: pl.DataFrame | None =
             *_alarm(report),
             summary_section(report),
             *coverage_sections(report),
+            *explanation_sections(report, explained),
             sections.charts_section(charts),
             sections.missing_section(report),
             sections.comparisons_section(report),

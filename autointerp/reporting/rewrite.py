@@ -1,8 +1,9 @@
 """A finished run's directory -> its report in another format; nothing is recomputed."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import jsonlines
 import polars as pl
 
 from autointerp.atomic_files import write_atomically
@@ -51,8 +52,20 @@ def _write(target: Path, content: bytes) -> None:
 
 def _text(report: EvaluationReport, form: str, observations: Path) -> str:
     if form == "html":
-        return report_html(report, _observations(observations))
+        return report_html(report, _observations(observations), _explained(observations.parent))
     return {"json": report_json, "md": report_markdown, "csv": report_csv}[form](report)
+
+
+def _explained(run: Path) -> list[dict[str, Any]]:
+    """Rows of scores.jsonl; none where the run explained nothing."""
+    file = run / "scores.jsonl"
+    if not file.is_file():
+        return []
+    try:
+        with jsonlines.open(file) as rows:
+            return list(rows.iter(type=dict))
+    except (OSError, ValueError, jsonlines.Error) as error:
+        raise RunStoreError("cannot be read", where=file, remedy=f"run the suite again ({error})") from None
 
 
 def _observations(folder: Path) -> pl.DataFrame | None:

@@ -1,0 +1,284 @@
+"""EvaluationReport -> the section on explanations: how well they predict beside nulls, and some of them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autointerp.records import EvaluationReport, MetricResult, Outcome
+from autointerp.reporting import numbers
+from autointerp.reporting.parts import Callout, Cell, Code, Column, Part, Row, Section, Table
+from autointerp.reporting.summary import measure_cell
+
+__all__ = ["explanation_sections"]
+
+_SHOWN = 8
+"""Explanations of each checkpoint, drawn by hash: neither the best nor the worst."""
+_FAMILIES = (
+    ("Detection", "explanation.detection_auroc", "explanation.detection_over_borrowed"),
+    ("Fuzzing", "explanation.fuzzing_auroc", "explanation.fuzzing_over_borrowed"),
+    ("Simulation", "explanation.simulation_correlation", "explanation.simulation_over_borrowed"),
+)
+_HARD = {"negatives": "hard"}
+_COLUMNS = (
+    Column("Checkpoint"),
+    Column("Tested by"),
+    Column("Own", is_numeric=True, hint="its own explanations, on text that they were not made from"),
+    Column("Borrowed", is_numeric=True, hint="null: every latent is given another latent's explanation"),
+    Column("Empty", is_numeric=True, hint="null: the judge is told nothing"),
+    Column("Own − borrowed", is_numeric=True, hint="paired, latent by latent"),
+    Column("Hard", is_numeric=True, hint="own, where silent text resembles the active one"),
+    Column("Refused", is_numeric=True, hint="share of questions without a usable answer"),
+    Column("Latents", is_numeric=True),
+)
+_ADD_LLM = (
+    "autointerp evaluate SUITE.toml --out RUN \\\n"
+    "    --set llm.base_url=http://localhost:8000/v1 --set llm.model=NAME    # any OpenAI-compatible server\n"
+    "OPENAI_API_KEY=... autointerp evaluate SUITE.toml --out RUN --set llm.model=gpt-4o-mini --budget-usd 5"
+)
+
+
+def explanation_sections(
+    report: EvaluationReport, explained: Sequence[Mapping[str, Any]] = ()
+) -> tuple[Section, ...]:
+    """The section, or none where no explanations were made.
+
+    Args:
+        report: what the run found.
+        explained: rows of the run's scores.jsonl; without them no explanation is shown.
+    """
+    facts = report.explanations
+    if not facts:
+        return ()
+    asked_llm = bool(facts.get("models"))
+    parts: list[Part] = [_scores_table(report, facts)]
+    shown = _shown(report, explained)
+    if shown:
+        parts.append(_text_table(shown))
+    if asked_llm:
+        parts.append(_models_table(facts))
+        parts.append(_cost_table(report))
+    else:
+        parts.append(
+            Callout(
+                "No language model was asked",
+                (
+                    "These explanations are made from counts of tokens, and tested with the same counts. An "
+                    "LLM explains and judges as soon as one is named; a finished run is then only explained "
+                    "anew.",
+                ),
+                "neutral",
+            )
+        )
+        parts.append(Code("Add a language model", _ADD_LLM))
+    return (
+        Section(
+            name="explanations",
+            title="Do explanations predict?",
+            lead="An explanation is made from some documents and must tell, on others, where its latent "
+            "fires. Means over the sampled latents, weighted to stand for all scorable ones; intervals are "
+            "over latents. AUROC and correlation at the nulls say what the text alone gives away.",
+            parts=tuple(parts),
+        ),
+    )
+
+
+def _scores_table(report: EvaluationReport, facts: Mapping[str, Any]) -> Table:
+    nulls = {checkpoint.name for checkpoint in report.checkpoints if checkpoint.role == "null"}
+    found = {(r.checkpoint, r.metric, _key(r.slice)): r for r in report.results}
+    rows = []
+    for checkpoint in report.checkpoints:
+        for title, metric, lift in _FAMILIES:
+            for settings in _sources(report, checkpoint.name, metric):
+                cells = _score_cells(found, checkpoint.name, (metric, lift), settings)
+                words = _tested_by(title, settings, facts)
+                name = Cell(checkpoint.name, sort=checkpoint.name)
+                rows.append(Row((name, words, *cells), is_null=checkpoint.name in nulls))
+    return Table(
+        "explanations", "Scores of explanations", _COLUMNS, tuple(rows), is_filterable=len(rows) > 12
+    )
+
+
+def _sources(report: EvaluationReport, checkpoint: str, metric: str) -> list[dict[str, Any]]:
+    """Who explained and who judged: the slices that differ in nothing else, the headline first."""
+    slices = [dict(r.slice) for r in report.results if (r.checkpoint, r.metric) == (checkpoint, metric)]
+    named = [
+        s for s in slices if s.keys() <= {"explainer", "method", "judge"} and s.get("judge") != "constant"
+    ]
+    return sorted(named, key=lambda s: (len(s), _key(s)))
+
+
+def _score_cells(
+    found: Mapping[tuple[str, str, str], MetricResult],
+    checkpoint: str,
+    metrics: tuple[str, str],
+    settings: Mapping[str, Any],
+) -> tuple[Cell, ...]:
+    metric, lift = metrics
+
+    def outcome(name: str, **further: Any) -> Outcome | None:
+        result = found.get((checkpoint, name, _key({**settings, **further})))
+        return result.outcome if result else None
+
+    own = outcome(metric)
+    counted = Cell("—", kind="missing")
+    if own is not None and own.status == "measured":
+        counted = Cell(numbers.count(own.estimate.n), sort=own.estimate.n, kind="number")
+    return (
+        measure_cell(own),
+        measure_cell(outcome(metric, explanation="borrowed")),
+        measure_cell(outcome(metric, explanation="empty")),
+        measure_cell(outcome(lift)),
+        measure_cell(outcome(metric, **_HARD)),
+        measure_cell(outcome("explanation.refusal_fraction")),
+        counted,
+    )
+
+
+def _tested_by(title: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> Cell:
+    explainers = facts.get("explainers") or ["?"]
+    explainer = settings.get("explainer", explainers[0])
+    judge = settings.get("judge") or settings.get("method") or ""
+    detail = f"{explainer}{' · ' if judge else ''}{judge}"
+    return Cell(title, sort=f"{title} {detail}", detail=detail)
+
+
+def _key(settings: Mapping[str, Any]) -> str:
+    return repr(sorted(settings.items()))
+
+
+def _shown(report: EvaluationReport, explained: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    order = {checkpoint.name: place for place, checkpoint in enumerate(report.checkpoints)}
+    by_checkpoint: dict[str, list[Mapping[str, Any]]] = {}
+    for row in explained:
+        if row.get("checkpoint") in order:
+            by_checkpoint.setdefault(row["checkpoint"], []).append(row)
+    shown: list[Mapping[str, Any]] = []
+    for name in sorted(by_checkpoint, key=order.__getitem__):
+        latents = sorted({row["latent"] for row in by_checkpoint[name]}, key=lambda i: _hash(name, i))[
+            :_SHOWN
+        ]
+        shown += [row for latent in latents for row in by_checkpoint[name] if row["latent"] == latent]
+    return shown
+
+
+def _hash(name: str, latent: int) -> str:
+    return hashlib.sha256(f"{name}\0{latent}".encode()).hexdigest()
+
+
+def _text_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns = (
+        Column("Checkpoint"),
+        Column("Latent", is_numeric=True),
+        Column("Explanation"),
+        Column("Detection AUROC", is_numeric=True, better="higher"),
+        Column("Borrowed", is_numeric=True),
+        Column("Correlation", is_numeric=True, better="higher"),
+    )
+    drawn = tuple(
+        Row(
+            (
+                Cell(row["checkpoint"], sort=row["checkpoint"]),
+                Cell(str(row["latent"]), sort=row["latent"], kind="number"),
+                _explanation_cell(row),
+                _latent_cell(row, "explanation.detection_auroc", "own"),
+                _latent_cell(row, "explanation.detection_auroc", "borrowed"),
+                _latent_cell(row, "explanation.simulation_correlation", "own"),
+            )
+        )
+        for row in rows
+    )
+    caption = f"Explanations of {_SHOWN} latents a checkpoint, drawn at random"
+    return Table("explained", caption, columns, drawn, is_filterable=True)
+
+
+def _explanation_cell(row: Mapping[str, Any]) -> Cell:
+    if row.get("status") == "explained":
+        return Cell(str(row.get("text", "")), sort=str(row.get("text", "")), detail=str(row["explainer"]))
+    why = f"refused: {row.get('cause', '')} {row.get('detail', '')}".strip()
+    return Cell("—", kind="missing", detail=why, hint=str(row["explainer"]))
+
+
+def _latent_cell(row: Mapping[str, Any], metric: str, kind: str) -> Cell:
+    """A latent's own score, with the interval over its examples."""
+    for score in row.get("scores", ()):
+        plain = {
+            key: value for key, value in score["slice"].items() if key not in ("explainer", "explanation")
+        }
+        if score["metric"] != metric or score["explanation"] != kind or plain:
+            continue
+        if score["status"] != "measured":
+            return Cell("—", kind="missing", hint=score["reason"])
+        decimals = numbers.decimals_for(score["low"], score["high"])
+        return Cell(
+            numbers.fixed(score["value"], decimals),
+            sort=score["value"],
+            kind="number",
+            detail=numbers.interval(score["low"], score["high"], decimals=decimals),
+            hint=f"{score['judge']}: {score['method']}",
+        )
+    return Cell("—", kind="missing")
+
+
+def _models_table(facts: Mapping[str, Any]) -> Table:
+    titles = ("Role", "Model", "Answered as", "Endpoint", "Settings")
+    rows = tuple(
+        Row(
+            (
+                Cell(str(model.get("role", ""))),
+                Cell(str(model.get("model", ""))),
+                Cell(str(model.get("answered_as", "")), detail=str(model.get("fingerprint", ""))),
+                Cell(str(model.get("endpoint", ""))),
+                Cell(str(model.get("settings", ""))),
+            )
+        )
+        for model in facts["models"]
+    )
+    columns = tuple(Column(title) for title in titles)
+    return Table("models", "Who explained and judged", columns, rows)
+
+
+def _cost_table(report: EvaluationReport) -> Part:
+    """What the calls cost; rows as `llm.spending` reports them."""
+    spent = report.cost.get("llm", {})
+    rows = tuple(
+        Row(
+            (
+                Cell(str(row.get("model", "")), sort=str(row.get("model", ""))),
+                Cell(str(row.get("role", ""))),
+                Cell(str(row.get("metric", "")), sort=str(row.get("metric", ""))),
+                *(_count_cell(row.get(name)) for name in _COUNTED),
+                _dollars(row.get("usd")),
+            )
+        )
+        for row in spent.get("rows", ())
+    )
+    if not rows:
+        return Callout("No calls were made", ("All answers were kept from earlier sittings.",), "neutral")
+    titles = (
+        "Model",
+        "Role",
+        "For",
+        "Calls",
+        "Kept",
+        "Prompt tokens",
+        "of these cached",
+        "Reply tokens",
+        "US $",
+    )
+    columns = tuple(Column(title, is_numeric=place > 2) for place, title in enumerate(titles))
+    return Table("llm-cost", "What the language model was asked, and what that cost", columns, rows)
+
+
+_COUNTED = ("calls", "from_cache", "prompt_tokens", "cached_tokens", "completion_tokens")
+
+
+def _count_cell(value: int | None) -> Cell:
+    if value is None:
+        return Cell("—", kind="missing")
+    return Cell(numbers.count(value), sort=value, kind="number")
+
+
+def _dollars(value: float | None) -> Cell:
+    if value is None:
+        return Cell("—", kind="missing", hint="the suite names no price of this model")
+    return Cell(f"{value:.4f}", sort=value, kind="number")
