@@ -64,6 +64,24 @@ class Replicates:
             max(self.magnitude, other.magnitude),
         )
 
+    def minus_independent(self, other: "Replicates") -> "Replicates":
+        """The difference of two samples that share no cluster: each was resampled by itself.
+
+        Degrees of freedom are those of the smaller sample, the fewest that Welch's can be. Influences on the
+        difference are those on either side, each about its own mean.
+        """
+        left_out = None
+        if self.left_out is not None and other.left_out is not None:
+            own, others = (side - side.mean() for side in (self.left_out, other.left_out))
+            left_out = np.concatenate([own, -others])
+        return Replicates(
+            self.value - other.value,
+            self.resampled - other.resampled,
+            left_out,
+            min(self.cluster_count, other.cluster_count),
+            max(self.magnitude, other.magnitude),
+        )
+
 
 @dataclass(frozen=True)
 class Interval:

@@ -1,7 +1,8 @@
-"""Observations of several checkpoints -> paired differences with p-values.
+"""Observations of several checkpoints -> differences with p-values.
 
 A difference is taken on the observations that both checkpoints have, with the same documents resampled for
-both: what makes a text hard for one of them makes it hard for the other, and cancels.
+both: what makes a text hard for one of them makes it hard for the other, and cancels. Where units are each
+checkpoint's own (latents), there is nothing to pair: the two are resampled as independent samples.
 """
 
 import json
@@ -52,6 +53,8 @@ class _Pair:
     rows: Series
     statistics: tuple[Statistic, Statistic]
     note: str
+    counts: tuple[int, int] | None = None
+    """Units on either side, where the samples are independent; None where they are paired."""
 
 
 def compare_paired(
@@ -67,7 +70,9 @@ def compare_paired(
 ) -> Comparison:
     """`checkpoint - reference` of one metric at one slice (canonical JSON), without control over others.
 
-    Undefined where the two have no unit in common; Failed or Undefined where either checkpoint's metric is.
+    Of metrics whose `pairing` is `independent`, the difference of two samples; for these, and only these, the
+    two need no unit in common, and where they have the very same units, as two copies of a checkpoint do, the
+    difference is paired all the same. Undefined where paired ones have no unit in common; Failed or Undefined where either checkpoint's metric is.
     The p-value is two-sided, for no difference.
     """
     options = EstimateOptions(level, resamples, seed)
@@ -89,6 +94,8 @@ def compare_all(
     seed: int = 0,
 ) -> list[Comparison]:
     """Every metric's headline slice, for every pair of checkpoints, with false discoveries controlled.
+
+    Paired or not, as each metric's `pairing` says.
 
     `adjusted_p_value` is Benjamini and Hochberg's over all comparisons returned that have a p-value.
 
@@ -134,9 +141,8 @@ def _pair(
     outcomes = [(each.checkpoint, series[each].without_number) for each in (key, reference)]
     if any(outcome for _, outcome in outcomes):
         return settled(_worst(outcomes))
-    parts, note = _common(
-        series[key], series[reference], is_paired=definition.functional != "unseen_fraction"
-    )
+    is_shared = definition.pairing == "units" and definition.functional != "unseen_fraction"
+    parts, note = _common(series[key], series[reference], is_paired=is_shared)
     if not len(parts[0].unit):
         return settled(Undefined("no unit in common"))
     statistics = []
@@ -152,9 +158,12 @@ def _pair(
     ]
     if any(outcome for _, outcome in outcomes):
         return settled(_worst(outcomes))
-    if not _same_clusters(*statistics):
-        return settled(Failed("the same units lie in different clusters for the two checkpoints"))
-    return _Pair(settled(Undefined("")), parts[0], (statistics[0], statistics[1]), note)
+    both, counts = (statistics[0], statistics[1]), None
+    if not _same_clusters(*both):
+        if definition.pairing == "units":
+            return settled(Failed("the same units lie in different clusters for the two checkpoints"))
+        counts = (parts[0].unit_count, parts[1].unit_count)
+    return _Pair(settled(Undefined("")), parts[0], both, note, counts)
 
 
 def _same_clusters(one: Statistic, other: Statistic) -> bool:
@@ -221,12 +230,13 @@ def _difference(
         return _jackknife_difference(pair, one, other, definition, options)
     names = (pair.comparison.checkpoint, pair.comparison.reference)
     lacks = [
-        (name, lack_of_values(statistic, replicates[id(statistic)], level=options.level))
+        (name, lack_of_values(statistic, replicates[id(statistic)], definition, level=options.level))
         for name, statistic in zip(names, pair.statistics, strict=True)
     ]
     if any(lack for _, lack in lacks):
         return replace(pair.comparison, outcome=_worst(lacks))
-    difference = replicates[id(one)].minus(replicates[id(other)])
+    mine, others = replicates[id(one)], replicates[id(other)]
+    difference = mine.minus(others) if pair.counts is None else mine.minus_independent(others)
     interval = bootstrap_interval(difference, level=options.level)
     if interval is None:
         return replace(pair.comparison, outcome=Undefined("too few resamples have a value"))
@@ -259,8 +269,13 @@ def _jackknife_difference(
 def _measured(
     pair: _Pair, value: float, interval: Interval, definition: MetricDefinition, options: EstimateOptions
 ) -> Measured:
-    method = "; ".join(note for note in (f"paired {interval.method}", pair.note) if note)
-    return measured(value, replace(interval, method=method), pair.rows, definition, options)
+    if pair.counts is None:
+        method = "; ".join(note for note in (f"paired {interval.method}", pair.note) if note)
+        return measured(value, replace(interval, method=method), pair.rows, definition, options)
+    one, other = pair.counts
+    method = f"independent samples of {one} and {other} {definition.sampled}s, {interval.method}"
+    found = measured(value, replace(interval, method=method), pair.rows, definition, options)
+    return Measured(replace(found.estimate, n=one + other))
 
 
 def _adjusted(comparisons: list[Comparison]) -> list[Comparison]:

@@ -155,28 +155,35 @@ def prepare(rows: Series, definition: MetricDefinition) -> Statistic | Outcome:
         return rows.without_number
     statistic = FUNCTIONALS[definition.functional](rows, definition.parameters)
     if isinstance(statistic, JackknifeStatistic):
-        return _too_few(statistic.document_count) or statistic
+        return _too_few(statistic.document_count, "document") or statistic
     if not isinstance(statistic, ClusterStatistic):
         return statistic
     value = statistic.value()
     if not isinstance(value, float):
         return value
-    return _too_few(len(statistic.clusters)) or statistic
+    return _too_few(len(statistic.clusters), _cluster_noun(definition)) or statistic
 
 
-def _too_few(document_count: int) -> Undefined | None:
-    if document_count >= FEWEST_CLUSTERS:
+def _cluster_noun(definition: MetricDefinition) -> str:
+    """What is resampled: documents, but for metrics whose units share none."""
+    return "document" if definition.pairing == "units" else definition.sampled
+
+
+def _too_few(count: int, noun: str) -> Undefined | None:
+    if count >= FEWEST_CLUSTERS:
         return None
-    noun = "document" if document_count == 1 else "documents"
-    return Undefined(f"only {document_count} {noun}: no interval can be trusted")
+    return Undefined(f"only {count} {noun if count == 1 else f'{noun}s'}: no interval can be trusted")
 
 
-def lack_of_values(statistic: ClusterStatistic, replicates: Replicates, *, level: float) -> Undefined | None:
+def lack_of_values(
+    statistic: ClusterStatistic, replicates: Replicates, definition: MetricDefinition, *, level: float
+) -> Undefined | None:
     """Why there is no number where too many resamples have none, the share allowed being the statistic's."""
     # D clusters, each with either sign, show nothing rarer than 2^(1-D): a tail beyond that is no finding.
     if 2.0 ** (1 - replicates.cluster_count) > 2 * (1 - level):
         count = replicates.cluster_count
-        return Undefined(f"only {count} documents: no interval of {100 * level:g} % can be trusted")
+        noun = _cluster_noun(definition)
+        return Undefined(f"only {count} {noun}s: no interval of {100 * level:g} % can be trusted")
     without = np.count_nonzero(~np.isfinite(replicates.resampled))
     if statistic.unclear_reason and without > (1 - level) / 2 * len(replicates.resampled):
         return Undefined(f"{statistic.unclear_reason} in {without} of {len(replicates.resampled)} resamples")
@@ -190,7 +197,7 @@ def _bootstrap_outcome(
     definition: MetricDefinition,
     options: EstimateOptions,
 ) -> Outcome:
-    lack = lack_of_values(statistic, replicates, level=options.level)
+    lack = lack_of_values(statistic, replicates, definition, level=options.level)
     if lack is not None:
         return lack
     interval = bootstrap_interval(replicates, level=options.level)

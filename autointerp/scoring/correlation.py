@@ -5,21 +5,29 @@ models", 2023, and their released code); the interval is over documents, since t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from autointerp.estimates.bootstrap import FEWEST_CLUSTERS, bootstrap_interval, resample_all
+from autointerp.estimates.bootstrap import FEWEST_CLUSTERS, Replicates, bootstrap_interval, resample_all
 from autointerp.estimates.exact_sums import fixed_point
 from autointerp.estimates.statistics import ClusterStatistic
 from autointerp.records import Undefined
 from autointerp.scoring.score import Score, unseen_share
 
-__all__ = ["TokenSequences", "absolute_deviation", "ev_correlation", "rsquared"]
+__all__ = ["TokenSequences", "absolute_deviation", "ev_correlation", "rsquared", "simulation_scores"]
+
+CORRELATION = "simulation_correlation"
+RSQUARED = "simulation_rsquared"
+ABSOLUTE_DEVIATION = "simulation_absolute_deviation"
+
 
 _RESAMPLES = 1000
+_NO_WIDTH = 1e-9  # an interval narrower than this is rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +83,25 @@ def _flat(sequences: Sequence[Sequence[float] | np.ndarray]) -> Float[np.ndarray
     return np.concatenate([np.zeros(0), *(np.asarray(each, dtype=np.float64) for each in sequences)])
 
 
+def simulation_scores(
+    raw: TokenSequences, scaled: TokenSequences, *, level: float = 0.95, seed: int = 0
+) -> dict[str, Score | Undefined]:
+    """`ev_correlation` of the predictions as they came, `rsquared` and `absolute_deviation` of scaled ones.
+
+    Args:
+        raw: predictions in the simulator's own scale.
+        scaled: the same in units of activation; the same object where nothing was calibrated.
+        level: coverage of the intervals.
+        seed: of the bootstrap.
+    """
+    sums = {
+        CORRELATION: (raw, _correlation_sums(raw)),
+        RSQUARED: (scaled, _error_sums(scaled, 2)),
+        ABSOLUTE_DEVIATION: (scaled, _error_sums(scaled, 1)),
+    }
+    return _scored(sums, level=level, seed=seed)
+
+
 def ev_correlation(tokens: TokenSequences, *, level: float = 0.95, seed: int = 0) -> Score | Undefined:
     """Pearson's correlation of activations and predictions over all tokens; -1 to 1, 1 is best, 0 is chance.
 
@@ -82,22 +109,10 @@ def ev_correlation(tokens: TokenSequences, *, level: float = 0.95, seed: int = 0
     predicts the same everywhere has none, and its absence from a mean flatters the mean.
 
     Interval: BCa bootstrap over documents, which is the same on Fisher's scale. Where resampling shows no
-    spread, or there are fewer than five documents: see `unseen_share`.
+    spread, or there are fewer than five documents: see `unseen_share`. Where few documents hold most of the
+    activation, it covers less often than it says (in simulations 85 to 90 % at 95 %).
     """
-    if not len(tokens.truth):
-        return Undefined("no token has a prediction")
-    for side, what in ((tokens.truth, "activation is"), (tokens.predicted, "prediction is")):
-        if np.ptp(side) == 0:
-            return Undefined(f"the {what} the same on every scored token")
-    t, p = (_standardised(side) for side in (tokens.truth, tokens.predicted))
-    return _scored(
-        "simulation_correlation",
-        tokens,
-        [np.ones_like(t), t, p, t * t, p * p, t * p],
-        _correlation,
-        bounds=(-1.0, 1.0),
-        options=(level, seed),
-    )
+    return _scored({CORRELATION: (tokens, _correlation_sums(tokens))}, level=level, seed=seed)[CORRELATION]
 
 
 def rsquared(tokens: TokenSequences, *, level: float = 0.95, seed: int = 0) -> Score | Undefined:
@@ -106,8 +121,7 @@ def rsquared(tokens: TokenSequences, *, level: float = 0.95, seed: int = 0) -> S
     The predictions must be in units of activation. Undefined where the latent fires on no scored token.
     Interval as in `ev_correlation`.
     """
-    t, p = tokens.truth, tokens.predicted
-    return _one_minus("simulation_rsquared", tokens, (t - p) ** 2, t**2, (level, seed))
+    return _scored({RSQUARED: (tokens, _error_sums(tokens, 2))}, level=level, seed=seed)[RSQUARED]
 
 
 def absolute_deviation(tokens: TokenSequences, *, level: float = 0.95, seed: int = 0) -> Score | Undefined:
@@ -116,20 +130,38 @@ def absolute_deviation(tokens: TokenSequences, *, level: float = 0.95, seed: int
     The predictions must be in units of activation. Undefined where the latent fires on no scored token.
     Interval as in `ev_correlation`.
     """
-    t, p = tokens.truth, tokens.predicted
-    return _one_minus("simulation_absolute_deviation", tokens, np.abs(t - p), np.abs(t), (level, seed))
+    sums = {ABSOLUTE_DEVIATION: (tokens, _error_sums(tokens, 1))}
+    return _scored(sums, level=level, seed=seed)[ABSOLUTE_DEVIATION]
 
 
-def _one_minus(
-    name: str, tokens: TokenSequences, error: np.ndarray, size: np.ndarray, options: tuple[float, int]
-) -> Score | Undefined:
-    if not len(size):
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """A number that is a function of sums over tokens."""
+
+    columns: Sequence[np.ndarray]
+    finish: Callable[[np.ndarray], np.ndarray]
+
+
+def _correlation_sums(tokens: TokenSequences) -> _Sums | Undefined:
+    if not len(tokens.truth):
         return Undefined("no token has a prediction")
-    if float(size.sum()) == 0:
+    for side, what in ((tokens.truth, "activation"), (tokens.predicted, "prediction")):
+        if np.ptp(side) == 0:
+            return Undefined(f"the {what} is the same on every scored token")
+    t, p = (_standardised(side) for side in (tokens.truth, tokens.predicted))
+    return _Sums([np.ones_like(t), t, p, t * t, p * p, t * p], _correlation)
+
+
+def _error_sums(tokens: TokenSequences, power: int) -> _Sums | Undefined:
+    if not len(tokens.truth):
+        return Undefined("no token has a prediction")
+    size = np.abs(tokens.truth) ** power
+    total = float(size.sum())
+    if total == 0:
         return Undefined("the latent fires on no scored token")
-    scale = float(size.sum()) / len(size)
-    columns = [error / scale, size / scale]
-    return _scored(name, tokens, columns, _one_minus_ratio, bounds=(-np.inf, 1.0), options=options)
+    scale = total / len(size)
+    error = np.abs(tokens.truth - tokens.predicted) ** power
+    return _Sums([error / scale, size / scale], _one_minus_ratio)
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:
@@ -154,33 +186,69 @@ def _one_minus_ratio(sums: np.ndarray) -> np.ndarray:
 
 
 def _scored(
-    name: str,
-    tokens: TokenSequences,
-    columns: Sequence[np.ndarray],
-    finish: Callable[[np.ndarray], np.ndarray],
-    *,
-    bounds: tuple[float, float],
-    options: tuple[float, int],
-) -> Score | Undefined:
-    """A function of sums over tokens, with its interval over documents."""
-    level, seed = options
+    sums: Mapping[str, tuple[TokenSequences, _Sums | Undefined]], *, level: float, seed: int
+) -> dict[str, Score | Undefined]:
+    """Numbers with their intervals over documents; those of the same documents share their resamples."""
+    found: dict[str, Score | Undefined] = {}
+    statistics: dict[str, ClusterStatistic] = {}
+    for name, (tokens, parts) in sums.items():
+        if isinstance(parts, Undefined):
+            found[name] = parts
+            continue
+        statistic = _statistic(tokens, parts)
+        value = statistic.value()
+        if isinstance(value, float):
+            statistics[name] = statistic
+        else:
+            found[name] = Undefined(statistic.undefined_reason)
+    for name, replicates in _resampled(sums, statistics, seed).items():
+        found[name] = _score(name, statistics[name], replicates, sums[name][0], level=level)
+    return {name: found[name] for name in sums}
+
+
+def _statistic(tokens: TokenSequences, parts: _Sums) -> ClusterStatistic:
     count = len(tokens.document_ids)
-    rows = np.stack([np.bincount(tokens.document, weights=fixed_point(c), minlength=count) for c in columns])
-    totals = np.array([math.fsum(column) for column in columns])
-    clusters = np.arange(count)
-    statistic = ClusterStatistic(rows, totals, finish, clusters, "the sums have no spread left")
-    value = statistic.value()
-    if not isinstance(value, float):
-        return Undefined("either side is constant to the last digits")
-    low, high, method = _ends(statistic, value, tokens.document_ids, level=level, seed=seed)
+    rows = [np.bincount(tokens.document, weights=fixed_point(c), minlength=count) for c in parts.columns]
+    totals = np.array([float(np.sum(column)) for column in parts.columns])  # tokens are in a fixed order
+    reason = "either side is constant but for the last digits"
+    return ClusterStatistic(np.stack(rows), totals, parts.finish, np.arange(count), reason)
+
+
+def _resampled(
+    sums: Mapping[str, tuple[TokenSequences, Any]], statistics: Mapping[str, ClusterStatistic], seed: int
+) -> dict[str, Replicates | None]:
+    """Replicates of each statistic; None where there are too few documents."""
+    found: dict[str, Replicates | None] = dict.fromkeys(statistics)
+    by_documents: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name in statistics:
+        by_documents[tuple(sums[name][0].document_ids.tolist())].append(name)
+    for documents, names in by_documents.items():
+        if len(documents) >= FEWEST_CLUSTERS:
+            members = [statistics[name] for name in names]
+            values = resample_all(members, np.array(documents), resamples=_RESAMPLES, seed=seed)
+            found |= dict(zip(names, values, strict=True))
+    return found
+
+
+def _score(
+    name: str,
+    statistic: ClusterStatistic,
+    replicates: Replicates | None,
+    tokens: TokenSequences,
+    *,
+    level: float,
+) -> Score:
+    value = float(statistic.finish(statistic.totals[:, None])[0])
+    low, high, method = _ends(replicates, value, len(tokens.document_ids), level=level)
     left_out = (
         f"; {tokens.missing_count} tokens without a prediction left out" if tokens.missing_count else ""
     )
+    lowest = -1.0 if name == CORRELATION else -math.inf
     return Score(
         name=name,
         value=value,
-        low=max(bounds[0], min(low, value)),
-        high=min(bounds[1], max(high, value)),
+        low=max(lowest, min(low, value)),
+        high=min(1.0, max(high, value)),
         level=level,
         method=f"{method}{left_out}",
         n=tokens.passage_count,
@@ -188,17 +256,14 @@ def _scored(
 
 
 def _ends(
-    statistic: ClusterStatistic, value: float, ids: np.ndarray, *, level: float, seed: int
+    replicates: Replicates | None, value: float, document_count: int, *, level: float
 ) -> tuple[float, float, str]:
     """Ends of the interval, and how they were found."""
-    reach = unseen_share(len(ids), level=level)
-    widest = (value - reach, value + reach)
-    if len(ids) < FEWEST_CLUSTERS:
-        return *widest, f"what {len(ids)} documents cannot exclude: too few to resample"
-    replicates = resample_all([statistic], ids, resamples=_RESAMPLES, seed=seed)[0]
-    interval = bootstrap_interval(replicates, level=level)
-    if interval is None:
-        return *widest, f"what {len(ids)} documents cannot exclude: most resamples have no value"
-    if interval.high - interval.low <= 1e-9:
-        return *widest, f"what {len(ids)} documents cannot exclude: resampling shows no spread"
-    return interval.low, interval.high, interval.method
+    reach = unseen_share(document_count, level=level)
+    lack = "too few to resample"
+    if replicates is not None:
+        interval = bootstrap_interval(replicates, level=level)
+        if interval is not None and interval.high - interval.low > _NO_WIDTH:
+            return interval.low, interval.high, interval.method
+        lack = "resampling shows no spread" if interval else "most resamples have no value"
+    return value - reach, value + reach, f"what {document_count} documents cannot exclude: {lack}"
