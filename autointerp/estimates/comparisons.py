@@ -70,9 +70,10 @@ def compare_paired(
 ) -> Comparison:
     """`checkpoint - reference` of one metric at one slice (canonical JSON), without control over others.
 
-    Of metrics whose `pairing` is `independent`, the difference of two samples; for these, and only these, the
-    two need no unit in common, and where they have the very same units, as two copies of a checkpoint do, the
-    difference is paired all the same. Undefined where paired ones have no unit in common; Failed or Undefined where either checkpoint's metric is.
+    Of metrics whose `pairing` is `independent`, the difference of two samples, which need no unit in common;
+    where they have the very same units, as two copies of a checkpoint do, it is paired all the same.
+    Undefined where paired ones have no unit in common; Failed or Undefined where either checkpoint's metric
+    is.
     The p-value is two-sided, for no difference.
     """
     options = EstimateOptions(level, resamples, seed)
@@ -145,12 +146,9 @@ def _pair(
     parts, note = _common(series[key], series[reference], is_paired=is_shared)
     if not len(parts[0].unit):
         return settled(Undefined("no unit in common"))
-    statistics = []
-    for each, part in zip((key, reference), parts, strict=True):
-        identity = (each, part.row_key.tobytes())
-        if identity not in cache:
-            cache[identity] = prepare(part, definition)
-        statistics.append(cache[identity])
+    statistics = [
+        _prepared(each, part, definition, cache) for each, part in zip((key, reference), parts, strict=True)
+    ]
     names = (key.checkpoint, reference.checkpoint)
     outcomes = [
         (name, None if isinstance(statistic, Statistic) else statistic)
@@ -158,12 +156,24 @@ def _pair(
     ]
     if any(outcome for _, outcome in outcomes):
         return settled(_worst(outcomes))
-    both, counts = (statistics[0], statistics[1]), None
-    if not _same_clusters(*both):
-        if definition.pairing == "units":
-            return settled(Failed("the same units lie in different clusters for the two checkpoints"))
-        counts = (parts[0].unit_count, parts[1].unit_count)
+    both = (statistics[0], statistics[1])
+    is_paired = _same_clusters(*both)
+    if not is_paired and definition.pairing == "units":
+        return settled(Failed("the same units lie in different clusters for the two checkpoints"))
+    counts = None if is_paired else (parts[0].unit_count, parts[1].unit_count)
     return _Pair(settled(Undefined("")), parts[0], both, note, counts)
+
+
+def _prepared(
+    key: SeriesKey,
+    rows: Series,
+    definition: MetricDefinition,
+    cache: dict[tuple[SeriesKey, bytes], Statistic | Outcome],
+) -> Statistic | Outcome:
+    identity = (key, rows.row_key.tobytes())
+    if identity not in cache:
+        cache[identity] = prepare(rows, definition)
+    return cache[identity]
 
 
 def _same_clusters(one: Statistic, other: Statistic) -> bool:

@@ -75,9 +75,9 @@ def empty(explanations: Iterable[Explanation]) -> list[Explanation]:
 def constant_judge(predictions: pl.DataFrame) -> pl.DataFrame:
     """The same questions about own explanations, as a judge answers who always says no, surely.
 
-    One row for each question that any judge was asked, refused ones included: AUROC and balanced accuracy must
-    come out at 0.5 exactly, whatever the mixture of passages is. Methods in which no judge is asked about a
-    passage (intruder, generation) have no rows.
+    One row for each question that any judge was asked, refused ones included: AUROC and balanced accuracy
+    must come out at 0.5 exactly, whatever the mixture of passages is. Methods in which no judge is asked
+    about a passage (intruder, generation) have no rows.
     """
     asked = predictions.filter(
         pl.col("method").is_in(_JUDGED)
