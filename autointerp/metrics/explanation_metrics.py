@@ -39,9 +39,9 @@ def _judged(method: str, title: str, task: str, *, in_summary: bool) -> tuple[Me
             f"{method}_auroc",
             f"{title}, AUROC",
             f"How well a judge that reads the explanation tells {task}: the chance that one of the first "
-            "gets a higher probability than one of the second, ties counting half. Active passages are dealt over "
-            "strata of strength and weighted back to how often they occur; silent ones are random, or hard "
-            f"where the slice says so. 0.5 is chance. Method: {_PAULO}.",
+            "gets a higher probability than one of the second, ties counting half. Active passages are dealt "
+            "over strata of strength and weighted back to how often they occur; silent ones are random, or "
+            f"hard where the slice says so. 0.5 is chance. Method: {_PAULO}.",
             unit="AUROC",
             in_summary=in_summary,
         ),
