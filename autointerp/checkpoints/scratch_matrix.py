@@ -37,7 +37,7 @@ def scratch_matrix(
         with tempfile.NamedTemporaryFile(prefix="autointerp-", delete=False) as file:
             path = Path(file.name)
             for first in range(0, row_count, step):
-                block = rows(first, min(first + step, row_count)).to(dtype).contiguous()
+                block = rows(first, min(first + step, row_count)).to("cpu", dtype).contiguous()
                 file.write(memoryview(block.flatten().view(torch.uint8).numpy()))
         flat = torch.from_file(str(path), shared=True, size=row_count * width, dtype=dtype)
     except OSError as error:

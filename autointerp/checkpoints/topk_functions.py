@@ -220,8 +220,9 @@ def _candidates(pre: Float[Tensor, "token latent"], k: int) -> Int[Tensor, "toke
     grouped = group_count * _GROUP_SIZE
     maxima = pre[:, :grouped].unflatten(1, (_GROUP_SIZE, group_count)).amax(dim=1)
     groups = torch.topk(maxima, k, dim=1, sorted=False).indices
-    members = (groups.unsqueeze(2) + torch.arange(0, grouped, group_count)).flatten(1)
-    rest = torch.arange(grouped, pre.shape[1]).expand(pre.shape[0], -1)
+    steps = torch.arange(0, grouped, group_count, device=pre.device)
+    members = (groups.unsqueeze(2) + steps).flatten(1)
+    rest = torch.arange(grouped, pre.shape[1], device=pre.device).expand(pre.shape[0], -1)
     return torch.cat([members, rest], dim=1)
 
 

@@ -38,7 +38,7 @@ class LatentFiring:
 
     def update(self, tokens: TokenTable, latents: SparseLatents) -> None:
         """Count the latents that are active on a batch's scored tokens."""
-        token = torch.repeat_interleave(latents.active_count_per_token())
+        token = latents.token_indices()
         counted = tokens.is_scored[token]
         indices = latents.indices.long()[counted]
         self._tokens_fired += torch.bincount(indices, minlength=self._latent_count).cpu()
