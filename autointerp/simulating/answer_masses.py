@@ -1,11 +1,11 @@
 """Alternatives at one token, with log-probabilities -> the mass of each answer, and expectations."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import exp
 
 from autointerp.llm.requests import TokenLogprob
 
-__all__ = ["STRENGTHS", "answer_masses", "expected_strength", "normalised"]
+__all__ = ["STRENGTHS", "answer_masses", "expected_strength", "normalised", "token_at"]
 
 STRENGTHS: tuple[str, ...] = tuple(str(value) for value in range(11))
 """What a strength may be written as."""
@@ -59,3 +59,18 @@ def expected_strength(entry: TokenLogprob, *, prefix: str = "") -> float | None:
     """
     masses = normalised(answer_masses(entry, STRENGTHS, prefix=prefix))
     return sum(int(value) * mass for value, mass in masses.items()) if masses else None
+
+
+def token_at(entries: Sequence[TokenLogprob], place: int) -> tuple[TokenLogprob, str] | None:
+    """The token that covers a place of the joined tokens, and what it covers before it (mostly nothing).
+
+    Args:
+        entries: tokens of a reply.
+        place: in characters.
+    """
+    begin = 0
+    for entry in entries:
+        if begin <= place < begin + len(entry.token):
+            return entry, entry.token[: place - begin]
+        begin += len(entry.token)
+    return None

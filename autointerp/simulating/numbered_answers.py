@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from autointerp.explanation_records import Refusal
 from autointerp.llm.requests import Reply, TokenLogprob
+from autointerp.simulating.answer_masses import token_at
 
 __all__ = ["Answered", "answer_token", "read_answers"]
 
@@ -70,13 +71,7 @@ def answer_token(reply: Reply, question: int, count: int, answer: str) -> tuple[
     found = read_answers(text, count, (answer,))[question - 1]
     if isinstance(found, Refusal):
         return None
-    begin = 0
-    for entry in entries:
-        end = begin + len(entry.token)
-        if begin <= found.place < end:
-            return entry, text[begin : found.place]
-        begin = end
-    return None
+    return token_at(entries, found.place)
 
 
 def _single(said: Sequence[Answered], number: int, answers: Sequence[str]) -> Answered | Refusal:
