@@ -117,7 +117,7 @@ def test_intervals_cover_what_they_say(sensitivity: float, specificity: float) -
         "precision": sensitivity / (sensitivity + 1 - specificity),
     }
     covered, counted = dict.fromkeys(truths, 0), dict.fromkeys(truths, 0)
-    for _ in range(400):
+    for _ in range(200):
         found = yes_no_scores((generator.random(40) < yes).astype(float), fires)
         for name, truth in truths.items():
             score = getattr(found, name)
@@ -125,8 +125,8 @@ def test_intervals_cover_what_they_say(sensitivity: float, specificity: float) -
                 counted[name] += 1
                 covered[name] += score.low <= truth <= score.high
     for name in truths:
-        assert counted[name] > 380
-        assert covered[name] / counted[name] >= 0.91, name
+        assert counted[name] > 190
+        assert covered[name] / counted[name] >= 0.9, name
 
 
 def test_a_score_refuses_certainty_and_what_is_no_number() -> None:
