@@ -36,7 +36,8 @@ _OWN_FILES = {"identity.json", "finished.json", "run.lock", "run.jsonl"}
 _WRITTEN_BY_RUNS = (
     "finished.json",  # first: what is only half removed must not pass for complete
     *("report.json", "report.html", "report.md", "report.csv"),
-    *("observations/*.parquet", "latents/*.parquet"),
+    *("observations/*.parquet", "latents/*.parquet", "predictions/*.parquet"),
+    *("explanations.jsonl", "scores.jsonl"),  # llm_replies.sqlite stays: answers are good for any run
     *(f"{_CHUNKS}/*.parquet", f"{_CHUNKS}/*.corrupt"),
     *("suite.toml", "run.jsonl"),
 )

@@ -288,7 +288,8 @@ def identity_of(
     suite: Suite, subject: SubjectModel, entries: Sequence[Measurable], corpus: Any
 ) -> dict[str, Any]:
     """All that the numbers depend on; a run directory holds one such thing."""
-    settings = suite.model_dump(mode="json", exclude={"checkpoints"})
+    # Explanations are made anew of what the pass left, so that a finished run can be given an LLM.
+    settings = suite.model_dump(mode="json", exclude={"checkpoints", "explanations", "llm"})
     settings["subject"].pop("model")
     settings["corpus"].pop("path")
     return {

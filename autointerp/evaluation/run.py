@@ -12,6 +12,7 @@ import polars as pl
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
 from autointerp.config import CorpusSection, Suite, suite_from_mapping, suite_toml
 from autointerp.errors import BadInputError, CheckpointError, CorpusError, InterruptedRunError
+from autointerp.evaluation.explanations import Explained, explain_latents, same_explanations
 from autointerp.evaluation.first_look import stopped_names
 from autointerp.evaluation.inputs import (
     Measurable,
@@ -29,6 +30,7 @@ from autointerp.evaluation.steps import DENSITY, Findings, measure
 from autointerp.evaluation.work import Clock, Work
 from autointerp.progress import SILENT, Progress
 from autointerp.records import EvaluationReport
+from autointerp.reporting.explanations import with_scores
 from autointerp.reporting.html_file import report_html
 from autointerp.reporting.json_file import read_report, report_json
 from autointerp.run_store import MemoryStore, RunStore
@@ -75,7 +77,7 @@ def evaluate(
     with RunStore.open(
         directory, suite_toml=suite_toml(suite), identity=identity, replace_other=replace_other
     ) as store:
-        finished = _finished_report(store, has_latents=suite.sampling.enabled)
+        finished = _finished_report(store, suite)
         if finished:
             return finished
         clock = Clock(store)
@@ -89,12 +91,12 @@ def evaluate(
             ) from None
 
 
-def _finished_report(store: RunStore, *, has_latents: bool) -> EvaluationReport | None:
+def _finished_report(store: RunStore, suite: Suite) -> EvaluationReport | None:
     """The report of a run that was completed here; None, and the mark taken off, where it is to go on.
 
-    That is where a report or a table of latents is damaged, and where metrics failed: the cause may have been
-    the machine's (out of memory, say), and only the chunks that failed are measured again. What the first
-    look stopped stays so.
+    That is where a report or a table of latents is damaged, where latents are to be explained otherwise, and
+    where metrics failed: the cause may have been the machine's (out of memory, say), and only the chunks that
+    failed are measured again. What the first look stopped stays so.
     """
     if not store.is_finished:
         return None
@@ -104,9 +106,10 @@ def _finished_report(store: RunStore, *, has_latents: bool) -> EvaluationReport 
         report = None
     failed = {failure.checkpoint for failure in report.failures} if report else set()
     is_whole = (store.path / "report.html").is_file()
-    if is_whole and has_latents:
+    if is_whole and suite.sampling.enabled:
         is_whole = tables_are_whole(store.path / "latents")
-    if report is None or failed - stopped_names(store) or not is_whole:
+    is_same = report is not None and same_explanations(report.suite, suite)
+    if report is None or failed - stopped_names(store) or not is_whole or not is_same:
         store.reopen()
         return None
     return report
@@ -118,11 +121,24 @@ def _measured(work: Work, entries: Sequence[Measurable]) -> EvaluationReport:
     if work.suite.sampling.enabled:
         with work.clock.step("sampling latents"):
             coverage = sample_latents(work, findings.measurables, findings.cost, findings.without_firings)
-    report = report_of(work, findings, coverage)
+    explained = _explained(work, findings)
+    if explained is not None:
+        observations = pl.concat([findings.observations, explained.observations])
+        findings = replace(findings, observations=observations)
+    report = report_of(work, findings, coverage, explained)
     with work.clock.step("report"):
-        _write_files(work.store, report, findings)
+        _write_files(work.store, report, findings, explained)
     work.store.finish()
     return report
+
+
+def _explained(work: Work, findings: Findings) -> Explained | None:
+    suite = work.suite
+    if not (suite.sampling.enabled and suite.explanations.enabled):
+        return None
+    going = [entry for entry in findings.measurables if entry.summary.name not in findings.without_firings]
+    with work.clock.step("explanations"):
+        return explain_latents(work, going)
 
 
 def evaluate_autoencoders(
@@ -185,7 +201,9 @@ def evaluate_autoencoders(
 _WHERE_TEXT_LIES = ("kind", "path", "text_field", "separator", "config", "split", "revision")
 
 
-def _write_files(store: RunStore, report: EvaluationReport, findings: Findings) -> None:
+def _write_files(
+    store: RunStore, report: EvaluationReport, findings: Findings, explained: Explained | None
+) -> None:
     """Final tables and reports, each whole or not there."""
     observations = findings.observations
     for family in sorted({name.partition(".")[0] for name in observations["metric"].unique()}):
@@ -196,4 +214,5 @@ def _write_files(store: RunStore, report: EvaluationReport, findings: Findings) 
     kept = firing.filter(~pl.col("checkpoint").is_in(failed["checkpoint"].to_list()))
     store.write_table("latents/firing.parquet", kept)
     store.write_text("report.json", report_json(report))
-    store.write_text("report.html", report_html(report, observations))
+    shown = with_scores(explained.rows, explained.scores) if explained else []
+    store.write_text("report.html", report_html(report, observations, shown))

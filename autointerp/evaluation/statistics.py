@@ -10,6 +10,8 @@ import torch
 
 from autointerp.config import Suite
 from autointerp.estimates import compare_all, estimate_all
+from autointerp.evaluation.explanations import Explained
+from autointerp.evaluation.explanations.plan import publishable_llm
 from autointerp.evaluation.inputs import Measurable, context_options
 from autointerp.evaluation.steps import Findings
 from autointerp.evaluation.work import Work
@@ -24,17 +26,24 @@ from autointerp.subject.subject_model import SubjectModel
 __all__ = ["report_of"]
 
 
-def report_of(work: Work, findings: Findings, coverage: pl.DataFrame | None = None) -> EvaluationReport:
+def report_of(
+    work: Work,
+    findings: Findings,
+    coverage: pl.DataFrame | None = None,
+    explained: Explained | None = None,
+) -> EvaluationReport:
     """Estimates of every metric of every dictionary, paired comparisons, and what the run was.
 
     Args:
         work: the run.
         findings: what its pass over the text found.
         coverage: `tables.COVERAGE`, where latents were sampled.
+        explained: where they were explained.
     """
     suite, observations = work.suite, findings.observations
     names = [entry.summary.name for entry in findings.measurables]
     metrics = _definitions(suite, observations)
+    metrics += definitions(["explanation"]) if explained else []
     of_subject = [metric for metric in metrics if metric.name == CLEAN_LOSS]
     of_dictionaries = [metric for metric in metrics if metric.name != CLEAN_LOSS]
     options = {"level": suite.estimates.level, "resamples": suite.estimates.resamples, "seed": suite.seed}
@@ -52,18 +61,19 @@ def report_of(work: Work, findings: Findings, coverage: pl.DataFrame | None = No
         definitions=tuple(metrics),
         results=tuple(results),
         comparisons=tuple(comparisons),
-        cost=_cost(work, findings.cost),
+        cost=_cost(work, findings.cost) | ({"llm": explained.cost} if explained and explained.cost else {}),
         provenance={
             **provenance(seed=suite.seed, accelerator=_accelerator(work.subject)),
             "thread_count": torch.get_num_threads(),
         },
+        explanations=explained.facts if explained else {},
         coverage=() if coverage is None else tuple(LatentCoverage(**row) for row in coverage.to_dicts()),
     )
 
 
 def _publishable(suite: Suite) -> dict[str, Any]:
     """The suite without folders of this machine: reports are published, the run's suite.toml is not."""
-    content = suite.model_dump(mode="json", exclude_none=True)
+    content = publishable_llm(suite.model_dump(mode="json", exclude_none=True))
     for section in (content["corpus"], *content["checkpoints"]):
         if Path(section.get("path", "")).is_absolute():
             section["path"] = Path(section["path"]).name

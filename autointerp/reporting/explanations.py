@@ -9,7 +9,7 @@ from autointerp.reporting import numbers
 from autointerp.reporting.parts import Callout, Cell, Code, Column, Part, Row, Section, Table
 from autointerp.reporting.summary import measure_cell
 
-__all__ = ["explanation_sections"]
+__all__ = ["explanation_sections", "with_scores"]
 
 _SHOWN = 8
 """Explanations of each checkpoint, drawn by hash: neither the best nor the worst."""
@@ -19,6 +19,7 @@ _FAMILIES = (
     ("Simulation", "explanation.simulation_correlation", "explanation.simulation_over_borrowed"),
 )
 _HARD = {"negatives": "hard"}
+_SOURCE = ("explainer", "explanation", "method", "judge")
 _COLUMNS = (
     Column("Checkpoint"),
     Column("Tested by"),
@@ -80,6 +81,21 @@ def explanation_sections(
             parts=tuple(parts),
         ),
     )
+
+
+def with_scores(
+    explanations: Sequence[Mapping[str, Any]], scores: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Rows of explanations.jsonl, each with the `scores` of its latent and explainer from scores.jsonl."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for line in scores:
+        key = (line["checkpoint"], line["latent"], line["explainer"])
+        kind = {"explanation": line["explanation"]}
+        found.setdefault(key, []).extend(score | kind for score in line["scores"])
+    return [
+        {**row, "scores": found.get((row["checkpoint"], row["latent"], row["explainer"]), [])}
+        for row in explanations
+    ]
 
 
 def _scores_table(report: EvaluationReport, facts: Mapping[str, Any]) -> Table:
@@ -208,13 +224,14 @@ def _latent_cell(row: Mapping[str, Any], metric: str, kind: str) -> Cell:
             continue
         if score["status"] != "measured":
             return Cell("—", kind="missing", hint=score["reason"])
-        decimals = numbers.decimals_for(score["low"], score["high"])
+        low, high = score["ci_low"], score["ci_high"]
+        decimals = numbers.decimals_for(low, high)
         return Cell(
             numbers.fixed(score["value"], decimals),
             sort=score["value"],
             kind="number",
-            detail=numbers.interval(score["low"], score["high"], decimals=decimals),
-            hint=f"{score['judge']}: {score['method']}",
+            detail=numbers.interval(low, high, decimals=decimals),
+            hint=f"{score['judge']}: {score['ci_method']}",
         )
     return Cell("—", kind="missing")
 
@@ -226,9 +243,9 @@ def _models_table(facts: Mapping[str, Any]) -> Table:
             (
                 Cell(str(model.get("role", ""))),
                 Cell(str(model.get("model", ""))),
-                Cell(str(model.get("answered_as", "")), detail=str(model.get("fingerprint", ""))),
+                Cell(str(model.get("answered_by", "")), detail=str(model.get("fingerprint", ""))),
                 Cell(str(model.get("endpoint", ""))),
-                Cell(str(model.get("settings", ""))),
+                Cell(", ".join(f"{name} {model[name]}" for name in ("temperature", "seed") if name in model)),
             )
         )
         for model in facts["models"]
@@ -269,7 +286,7 @@ def _cost_table(report: EvaluationReport) -> Part:
     return Table("llm-cost", "What the language model was asked, and what that cost", columns, rows)
 
 
-_COUNTED = ("calls", "from_cache", "prompt_tokens", "cached_tokens", "completion_tokens")
+_COUNTED = ("calls", "from_cache_calls", "prompt_tokens", "cached_tokens", "completion_tokens")
 
 
 def _count_cell(value: int | None) -> Cell:

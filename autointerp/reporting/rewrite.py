@@ -10,6 +10,7 @@ from autointerp.atomic_files import write_atomically
 from autointerp.errors import RunStoreError
 from autointerp.records import EvaluationReport
 from autointerp.reporting.csv_file import report_csv
+from autointerp.reporting.explanations import with_scores
 from autointerp.reporting.html_file import report_html
 from autointerp.reporting.json_file import read_report, report_json
 from autointerp.reporting.markdown_file import report_markdown
@@ -57,10 +58,17 @@ def _text(report: EvaluationReport, form: str, observations: Path) -> str:
 
 
 def _explained(run: Path) -> list[dict[str, Any]]:
-    """Rows of scores.jsonl; none where the run explained nothing."""
-    file = run / "scores.jsonl"
-    if not file.is_file():
+    """Explanations with their scores; none where the run explained nothing."""
+    files = [run / name for name in ("explanations.jsonl", "scores.jsonl")]
+    if not all(file.is_file() for file in files):
         return []
+    try:
+        return with_scores(*(_rows(file) for file in files))
+    except KeyError as error:
+        raise RunStoreError(f"lacks {error}", where=run, remedy="run the suite again") from None
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
     try:
         with jsonlines.open(file) as rows:
             return list(rows.iter(type=dict))

@@ -174,7 +174,7 @@ class LatentExamples:
         pairs = frame.filter(sign=sign).sort("rank").select("token", "logit").iter_rows()
         return tuple((self._contexts.texts[token], logit) for token, logit in pairs)
 
-    def _example(self, split: Any, sampler: str, stratum: int, weight: float, *window: Any) -> Example:
+    def _example(self, split: Any, sampler: str, stratum: int, weight: Any, *window: Any) -> Example:
         number, begin, end, focus, fired, activations = window
         context = self._contexts[number]
         low, high = bisect_left(context.places, begin), bisect_left(context.places, end)
@@ -196,5 +196,5 @@ class LatentExamples:
             token_ids=context.ids[first:last],
             activations=tuple(values),
             focus=middle - first,
-            weight=weight,
+            weight=1.0 if weight is None else weight,  # samplers that draw nothing have none
         )
