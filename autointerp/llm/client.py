@@ -24,6 +24,8 @@ __all__ = ["OpenAIClient"]
 
 _NO_KEY = "no-key-is-set"
 _CONNECT_SECONDS = 15.0
+_FILE_PATIENCE = 10.0
+"""How many times longer than a reply a file may take."""
 
 
 class OpenAIClient:
@@ -83,19 +85,24 @@ class OpenAIClient:
         return await self._sent("post", path, body=dict(body))
 
     async def get(self, path: str) -> bytes | HttpError | Failure:
-        """The raw body of a resource; as `post`."""
-        return await self._sent("get", path)
+        """The raw body of a resource or file; as `post`."""
+        return await self._sent("get", path, patience=_FILE_PATIENCE)
 
     async def upload(self, name: str, content: bytes) -> bytes | HttpError | Failure:
         """The endpoint's answer to a file for its batch interface; as `post`."""
         files = [("file", (name, content, "application/jsonl"))]
         options = {"headers": {"Content-Type": "multipart/form-data"}}
-        return await self._sent("post", "/files", body={"purpose": "batch"}, files=files, options=options)
+        body = {"purpose": "batch"}
+        return await self._sent(
+            "post", "/files", patience=_FILE_PATIENCE, body=body, files=files, options=options
+        )
 
-    async def _sent(self, method: str, path: str, **arguments: Any) -> bytes | HttpError | Failure:
+    async def _sent(
+        self, method: str, path: str, *, patience: float = 1.0, **arguments: Any
+    ) -> bytes | HttpError | Failure:
         """Errors become values, and are raised only here: openai's own quote what the server wrote."""
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(self._timeout_seconds * patience):
                 response = await getattr(self._openai, method)(path, cast_to=httpx2.Response, **arguments)
             return self._checked(response)
         except APIStatusError as error:
@@ -134,6 +141,10 @@ class OpenAIClient:
             if status is not None:
                 return self._http_error(status, body, response.headers)
         return body
+
+    def error_of(self, status: int, body: bytes) -> HttpError:
+        """An error that came some other way than as a reply's status: in a batch's file."""
+        return self._http_error(status, body, {})
 
     def _http_error(self, status: int, body: bytes, headers: Mapping[str, str]) -> HttpError:
         return HttpError(

@@ -74,6 +74,7 @@ class EndpointModel:
     ) -> None:
         """`sending` None: only kept answers are given."""
         self.measured = measured
+        self._capabilities, self._dialect = measured.capabilities, measured.dialect
         self._identity = identity
         self._kept = kept
         self._sending = sending
@@ -87,7 +88,7 @@ class EndpointModel:
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What it was measured to do."""
-        return self.measured.capabilities
+        return self._capabilities
 
     async def ask(self, request: Request) -> Reply | Refusal:
         """The kept answer, else the endpoint's.
@@ -109,10 +110,10 @@ class EndpointModel:
         if self._sending is None:
             raise EndpointError("nothing is asked offline", where=self._identity.endpoint)
         account = Account(self._identity.model, self._identity.role, request.metric)
-        return await self._sending.send(request, account, self.measured.dialect)
+        return await self._sending.send(request, account, self._dialect)
 
     def _unsendable(self, request: Request) -> Refusal | None:
-        able = self.capabilities
+        able = self._capabilities
         kind: Capability = "chat" if request.messages else "completions"
         if kind not in able:
             remedy = "see `autointerp check-endpoint`"

@@ -11,6 +11,8 @@ import httpx2
 
 from autointerp.errors import EndpointError, SuiteError
 from autointerp.explanation_sections import LlmSection, PriceSection
+from autointerp.llm.batch_api import BatchApi
+from autointerp.llm.batch_sender import BatchSender
 from autointerp.llm.capabilities import Measured
 from autointerp.llm.client import OpenAIClient
 from autointerp.llm.clock import REAL_CLOCK, Clock
@@ -207,7 +209,7 @@ class _Opening:
         self._http_client = http_client
         self.ledger = _ledger(section, cache)
         self.kept = KeptAnswers(cache, self.ledger, offline=section.offline, listen=listen)
-        self._senders: dict[tuple[str, str], Sender] = {}
+        self._senders: dict[tuple[str, str], Sender | BatchSender] = {}
         self._local: dict[str, Any] = {}
         self._measured: dict[tuple[str, str], Measured] = {}
 
@@ -234,29 +236,37 @@ class _Opening:
 
     async def close(self) -> None:
         for sender in self._senders.values():
-            await sender.client.close()
+            await sender.close()
         for model in self._local.values():
             model.close()
 
     def _is_on_the_wire(self, task: object) -> bool:
         return any(task in sender.on_the_wire for sender in self._senders.values())
 
-    def _sender(self, player: _Player) -> Sender:
+    def _sender(self, player: _Player) -> Sender | BatchSender:
         name = (endpoint_name(player.base_url), player.api_key_env)
         if name not in self._senders:
-            section, clock = self._section, self._clock
-            requests, tokens = section.requests_per_minute, section.tokens_per_minute
-            self._senders[name] = Sender(
-                player.client(section, clock=clock, http_client=self._http_client),
-                self.ledger,
-                self._cache,
-                concurrency=ConcurrencyLimit(section.concurrency, clock=clock),
-                requests_per_minute=None if requests is None else RateLimit(requests, clock=clock),
-                tokens_per_minute=None if tokens is None else RateLimit(tokens, clock=clock),
-                retries=Retries(section.attempts),
-                clock=clock,
-            )
+            client = player.client(self._section, clock=self._clock, http_client=self._http_client)
+            self._senders[name] = self._batches(client) if self._section.batch else self._singly(client)
         return self._senders[name]
+
+    def _batches(self, client: OpenAIClient) -> BatchSender:
+        api = BatchApi(client, retries=Retries(self._section.attempts), clock=self._clock)
+        return BatchSender(api, self.ledger, self._cache, clock=self._clock)
+
+    def _singly(self, client: OpenAIClient) -> Sender:
+        section, clock = self._section, self._clock
+        requests, tokens = section.requests_per_minute, section.tokens_per_minute
+        return Sender(
+            client,
+            self.ledger,
+            self._cache,
+            concurrency=ConcurrencyLimit(section.concurrency, clock=clock),
+            requests_per_minute=None if requests is None else RateLimit(requests, clock=clock),
+            tokens_per_minute=None if tokens is None else RateLimit(tokens, clock=clock),
+            retries=Retries(section.attempts),
+            clock=clock,
+        )
 
     def _local_model(self, model: str, device: str) -> Any:
         if model not in self._local:
@@ -265,7 +275,9 @@ class _Opening:
             self._local[model] = LocalModel(model, device=device)
         return self._local[model]
 
-    async def _find_out(self, endpoint: str, model: str, role: Role, sender: Sender | None) -> Measured:
+    async def _find_out(
+        self, endpoint: str, model: str, role: Role, sender: Sender | BatchSender | None
+    ) -> Measured:
         """What was found when the run was begun, else now."""
         name = f"measured {_VERSION} {endpoint} {model}"
         found = self._cache.fact(name)

@@ -36,7 +36,9 @@ def read_reply(body: bytes, request: Request) -> Outcome | Failure:
     usage = _usage(content.get("usage"), request, text)
     model, fingerprint = _word(content.get("model")), _word(content.get("system_fingerprint"))
     finish = _word(choice.get("finish_reason")) or "unknown"
-    logprobs = token_logprobs(choice.get("logprobs"), is_chat=bool(request.messages))
+    is_wanted = request.top_logprobs is not None or request.echo
+    found = choice.get("logprobs") if is_wanted else None
+    logprobs = token_logprobs(found, is_chat=bool(request.messages))
     refusal = _refusal(choice, request, text=text, finish=finish, logprobs=logprobs)
     if refusal is not None:
         return Outcome(refusal, usage, model, fingerprint)
@@ -154,6 +156,8 @@ def _as_long(values: Any, length: int) -> Sequence[Any]:
 
 def _logprob(value: Any) -> float | None:
     """A finite number of at most 0."""
+    if type(value) is float and -1e9 < value <= 0.0:
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -168,9 +172,12 @@ def _alternatives(pairs: Sequence[tuple[Any, Any]]) -> tuple[tuple[str, float], 
 
     Different tokens may have the same text (parts of a character): both stay.
     """
-    found = {(token, _logprob(number)) for token, number in pairs if isinstance(token, str)}
-    usable = [(token, logprob) for token, logprob in found if logprob is not None]
-    return tuple(sorted(usable, key=lambda pair: (-pair[1], pair[0])))
+    found = set()
+    for token, number in pairs:
+        logprob = _logprob(number)
+        if logprob is not None and isinstance(token, str):
+            found.add((-logprob, token))
+    return tuple([(token, -negated) for negated, token in sorted(found)])
 
 
 def _usage(found: Any, request: Request, text: str) -> Usage:

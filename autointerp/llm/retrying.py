@@ -91,9 +91,13 @@ class Sender:
         self._is_closing = False
 
     @property
-    def on_the_wire(self) -> frozenset["asyncio.Task[object] | None"]:
+    def on_the_wire(self) -> frozenset[object]:
         """The tasks whose request is sent and not yet answered."""
         return frozenset(self._on_the_wire)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.client.close()
 
     def stop_sending(self) -> None:
         """From now on only what is on the wire is waited for."""

@@ -71,26 +71,31 @@ class Ledger:
                 remedy=f'add [llm.prices."{model}"] with input and output in dollars per million tokens',
             )
 
-    async def hold(self, model: str, request: Request, *, is_batch: bool = False) -> Reservation:
+    async def hold(self, model: str, request: Request) -> Reservation:
         """Hold back a request's worst cost until it is settled.
 
         Raises:
             BudgetReachedError: it could exceed what is left.
         """
-        worst = most_used(request)
-        return await self.hold_usage(model, worst, is_batch=is_batch)
+        return await self.hold_usage(model, most_used(request))
 
-    async def hold_usage(self, model: str, worst: Usage, *, is_batch: bool = False) -> Reservation:
+    async def hold_usage(self, model: str, worst: Usage) -> Reservation:
         """As `hold`, of so many tokens."""
-        tokens = worst.prompt_tokens + worst.completion_tokens
-        wanted = Reservation(tokens, usd(self.price(model), worst, is_batch=is_batch) or 0.0)
-        while self._is_over or not self._has_room(wanted, self._held_tokens, self._held_usd):
-            if self._is_over or not self._has_room(wanted, 0, 0.0):
-                self._is_over = True
-                raise BudgetReachedError(self._story(wanted))
+        while (held := self.hold_now(model, worst)) is None:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             await turn
+        return held
+
+    def hold_now(self, model: str, worst: Usage, *, is_batch: bool = False) -> Reservation | None:
+        """As `hold_usage`; None where only the calls under way leave no room."""
+        tokens = worst.prompt_tokens + worst.completion_tokens
+        wanted = Reservation(tokens, usd(self.price(model), worst, is_batch=is_batch) or 0.0)
+        if self._is_over or not self._has_room(wanted, 0, 0.0):
+            self._is_over = True
+            raise BudgetReachedError(self._story(wanted))
+        if not self._has_room(wanted, self._held_tokens, self._held_usd):
+            return None
         self._held_tokens += wanted.tokens
         self._held_usd += wanted.usd
         return wanted
