@@ -30,6 +30,7 @@ __all__ = [
     "resample_all",
     "smallest_p_value",
     "two_sided_p_value",
+    "unseen_share",
 ]
 
 FEWEST_CLUSTERS = 5
@@ -278,6 +279,15 @@ def two_sided_p_value(replicates: Replicates) -> float:
     freedom = replicates.cluster_count - 1
     tail = float(stdtr(freedom, -abs(deviate) * math.sqrt(freedom / (freedom + 1))))
     return min(1.0, max(2 * tail, smallest))
+
+
+def unseen_share(size: float, *, level: float) -> float:
+    """Largest share of the population that can be unlike everything seen on `size` clusters.
+
+    1 - ((1 - level) / 2)^(1 / size): Clopper and Pearson's limit for none in `size`. It makes an interval
+    where resampling shows no spread: so many, but no more, may be of a kind that was not seen.
+    """
+    return 1 - ((1 - level) / 2) ** (1 / max(size, 1.0))
 
 
 def smallest_p_value(cluster_count: int) -> float:

@@ -6,6 +6,7 @@ checkpoint's own (latents), there is nothing to pair: the two are resampled as i
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -30,6 +31,7 @@ from autointerp.estimates.estimation import (
     measured,
     ordered_checkpoints,
     prepare,
+    with_width,
 )
 from autointerp.estimates.series import Series, SeriesKey, read_series
 from autointerp.estimates.statistics import ClusterStatistic, JackknifeStatistic, Statistic
@@ -250,8 +252,28 @@ def _difference(
     interval = bootstrap_interval(difference, level=options.level)
     if interval is None:
         return replace(pair.comparison, outcome=Undefined("too few resamples have a value"))
+    p_value: float | None = two_sided_p_value(difference)
+    if pair.counts is not None and interval.low == interval.high:
+        interval = _difference_with_width(mine, others, interval.method, definition, options.level)
+        is_clear = difference.value == 0 or not interval.low <= 0 <= interval.high
+        p_value = p_value if is_clear else None  # no spread was seen: nothing to test against
     outcome = _measured(pair, difference.value, interval, definition, options)
-    return replace(pair.comparison, outcome=outcome, p_value=two_sided_p_value(difference))
+    return replace(pair.comparison, outcome=outcome, p_value=p_value)
+
+
+def _difference_with_width(
+    one: Replicates, other: Replicates, method: str, definition: MetricDefinition, level: float
+) -> Interval:
+    """Of two samples without any spread: both sides' widths, as if at right angles."""
+    points = (Interval(side.value, side.value, method) for side in (one, other))
+    mine, others = (
+        with_width(point, side, definition, level=level)
+        for point, side in zip(points, (one, other), strict=True)
+    )
+    low = math.hypot(one.value - mine.low, others.high - other.value)
+    high = math.hypot(mine.high - one.value, other.value - others.low)
+    value = one.value - other.value
+    return Interval(value - low, value + high, mine.method)
 
 
 def _jackknife_difference(

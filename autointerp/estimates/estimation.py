@@ -15,6 +15,7 @@ from autointerp.estimates.bootstrap import (
     Replicates,
     bootstrap_interval,
     resample_all,
+    unseen_share,
 )
 from autointerp.estimates.functionals import FUNCTIONALS
 from autointerp.estimates.series import Series, SeriesKey, read_series
@@ -29,6 +30,7 @@ __all__ = [
     "lack_of_values",
     "measured",
     "prepare",
+    "with_width",
 ]
 
 HEADLINE = "{}"
@@ -203,9 +205,28 @@ def _bootstrap_outcome(
     interval = bootstrap_interval(replicates, level=options.level)
     if interval is None:
         return Undefined("too few resamples have a value: too little of what the metric needs was seen")
+    if definition.pairing == "independent":
+        interval = with_width(interval, replicates, definition, level=options.level)
     notes = [interval.method, statistic.note, _clipping(statistic, interval)]
     interval = Interval(interval.low, interval.high, "; ".join(note for note in notes if note))
     return measured(replicates.value, interval, rows, definition, options)
+
+
+def with_width(
+    interval: Interval, replicates: Replicates, definition: MetricDefinition, *, level: float
+) -> Interval:
+    """The interval itself, unless all units had the same value: then what they cannot exclude.
+
+    A share of unseen units may have any value that the metric can have (or one of distance 1, where it has no
+    such bound). Few latents that all score 1 do not prove that all do.
+    """
+    if interval.low < interval.high:
+        return interval
+    value, share = replicates.value, unseen_share(replicates.cluster_count, level=level)
+    lowest = value - 1 if definition.lowest is None else definition.lowest
+    highest = value + 1 if definition.highest is None else definition.highest
+    method = f"{interval.method}: what they cannot exclude"
+    return Interval(value - share * (value - lowest), value + share * (highest - value), method)
 
 
 def _clipping(statistic: ClusterStatistic, interval: Interval) -> str:

@@ -13,11 +13,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from autointerp.estimates.bootstrap import FEWEST_CLUSTERS, Replicates, bootstrap_interval, resample_all
+from autointerp.estimates.bootstrap import (
+    FEWEST_CLUSTERS,
+    Replicates,
+    bootstrap_interval,
+    resample_all,
+    unseen_share,
+)
 from autointerp.estimates.exact_sums import fixed_point
 from autointerp.estimates.statistics import ClusterStatistic
 from autointerp.records import Undefined
-from autointerp.scoring.score import Score, unseen_share
+from autointerp.scoring.score import Score
 
 __all__ = ["TokenSequences", "absolute_deviation", "ev_correlation", "rsquared", "simulation_scores"]
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from autointerp.estimates.bootstrap import unseen_share
 from autointerp.records import Undefined
 from autointerp.scoring.answers import Answers
 from autointerp.scoring.auroc import auroc
@@ -13,7 +14,7 @@ from autointerp.scoring.correlation import TokenSequences, simulation_scores
 from autointerp.scoring.generation import generation_scores
 from autointerp.scoring.intruder import intruder_accuracy
 from autointerp.scoring.refusal_bounds import Side, correlation_bound, with_refusals
-from autointerp.scoring.score import Score, unseen_share
+from autointerp.scoring.score import Score
 
 __all__ = ["FAMILIES", "MethodFamily", "bounded_scores", "scores"]
 

@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 
+from autointerp.estimates.bootstrap import unseen_share
 from autointerp.records import Undefined
 from autointerp.scoring.answers import Answers
 from autointerp.scoring.method_scores import MethodFamily, scores
-from autointerp.scoring.score import Score, unseen_share
+from autointerp.scoring.score import Score
 
 __all__ = ["over_borrowed"]
 

@@ -15,7 +15,6 @@ __all__ = [
     "effective_size",
     "normal_quantile",
     "share_score",
-    "unseen_share",
     "wilson",
 ]
 
@@ -123,13 +122,3 @@ def share_score(
     interval = wilson(value, size, level=level)
     method = f"Wilson, effective size {size:.3g}"
     return Score(name, value, interval.low, interval.high, level, method, len(is_right))
-
-
-def unseen_share(size: float, *, level: float) -> float:
-    """Largest share of the population that can be unlike everything seen on `size` clusters.
-
-    1 - ((1 - level) / 2)^(1 / size): Clopper and Pearson's limit for none in `size`. It is the half-width
-    where resampling shows no spread: if that share of passages, but no more, may be of a kind that was not
-    seen, a score of range 1 can be off by as much.
-    """
-    return 1 - ((1 - level) / 2) ** (1 / max(size, 1.0))

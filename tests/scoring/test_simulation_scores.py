@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
+from autointerp.estimates.bootstrap import unseen_share
 from autointerp.records import Undefined
 from autointerp.scoring.correlation import (
     TokenSequences,
@@ -12,7 +13,7 @@ from autointerp.scoring.correlation import (
     rsquared,
     simulation_scores,
 )
-from autointerp.scoring.score import Score, unseen_share
+from autointerp.scoring.score import Score
 
 SCORES = (ev_correlation, rsquared, absolute_deviation)
 

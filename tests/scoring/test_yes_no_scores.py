@@ -5,9 +5,10 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, precision_score, recall_score
 
+from autointerp.estimates.bootstrap import unseen_share
 from autointerp.records import Undefined
 from autointerp.scoring.balanced_accuracy import YesNoScores, yes_no_scores
-from autointerp.scoring.score import Score, share_score, unseen_share, wilson
+from autointerp.scoring.score import Score, share_score, wilson
 
 NAMES = ("balanced_accuracy", "sensitivity", "specificity", "precision")
 
