@@ -10,8 +10,10 @@ __all__ = ["LONGEST_EXPLANATION", "one_line", "read_explanation", "thoughts_and_
 LONGEST_EXPLANATION = 600
 """Characters. A longer one is refused, not cut: a part of it is not what the model said."""
 
+_LONGEST_REPLY = 100_000  # characters; no model that was bounded in tokens says so much
 _KEPT_FORMATS = "\u200c\u200d"  # joiners that spelling needs
-_LABEL = re.compile(r"^[\s*_#>`-]*explanation[\s*_`]*[:：][\s*_`]*(.*)$", re.IGNORECASE)
+_UNSEEN = ("Cc", "Cf", "Cs", "Co")  # control, format, lone surrogates, private use
+_LABEL = re.compile(r"^[\s*_#>`-]*explanation[\s*_`]*[:：][\s*_]*(.*)$", re.IGNORECASE)
 _THINKING = re.compile(r"\A\s*<(think|thinking|reasoning)>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
 _DECLINED = re.compile(
     r"\A(i'?m sorry|i am sorry|sorry,|i can'?t |i cannot |i can not |i'm unable|i am unable|as an ai\b)",
@@ -22,7 +24,11 @@ _QUOTES = (('"', '"'), ("'", "'"), ("“", "”"), ("`", "`"))
 
 def one_line(text: str) -> str:
     """The text on one line: control and direction characters gone, blanks and line breaks single blanks."""
-    seen = (letter for letter in text if letter.isspace() or _is_seen(letter))
+    seen = (
+        letter
+        for letter in text
+        if letter.isspace() or letter in _KEPT_FORMATS or unicodedata.category(letter) not in _UNSEEN
+    )
     return " ".join("".join(seen).split())
 
 
@@ -42,6 +48,8 @@ def read_explanation(text: str, *, prompt: str, needs_label: bool = False) -> tu
         prompt: all that the request said; an explanation that is a part of it says nothing of the latent.
         needs_label: whether a single line without label will not do (thoughts were asked for).
     """
+    if len(text) > _LONGEST_REPLY:
+        return Refusal("unparsable", f"a reply of {len(text)} characters")
     thoughts, rest = thoughts_and_rest(text)
     lines = [line for line in rest.splitlines() if one_line(line)]
     if not lines:
@@ -84,7 +92,3 @@ def _unquoted(text: str) -> str:
 
 def _bare(text: str) -> str:
     return "".join(letter for letter in text.lower() if letter.isalnum())
-
-
-def _is_seen(letter: str) -> bool:
-    return letter in _KEPT_FORMATS or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Co")

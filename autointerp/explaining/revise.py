@@ -167,13 +167,16 @@ class Revise:
         _, rest = thoughts_and_rest(reply.text)
         found: dict[bool, list[str]] = {True: [], False: []}
         for line in rest.splitlines():
-            bare = line.strip()
+            bare = line.strip()[: 4 * _LONGEST_TEXT]
+            if all(len(texts) >= self._texts for texts in found.values()):
+                break
             text = one_line(bare[1:])[:_LONGEST_TEXT].lstrip("0123456789.) ") if bare[:1] in "+-" else ""
-            if text and text not in found[bare[0] == "+"]:
-                found[bare[0] == "+"].append(text)
+            kind = bare[:1] == "+"
+            if text and text not in found[kind] and len(found[kind]) < self._texts:
+                found[kind].append(text)
         if not found[True]:
             return Refusal("unparsable", "no line begins with +")
-        return [(kind, text) for kind in (True, False) for text in found[kind][: self._texts]]
+        return [(kind, text) for kind in (True, False) for text in found[kind]]
 
 
 def _correction(

@@ -22,15 +22,15 @@ _UNWEIGHTED = ("same_token", "near_misses", "neighbours", "similar")
 
 @dataclass(frozen=True, eq=False)
 class KeyCounts:
-    """By key; in places of the text that the examples stand for, where nothing else is said."""
+    """Counters, 0 for other keys; in places of the text that the examples stand for, or as is said."""
 
-    fired: Counter[Key] = field(default_factory=Counter)
+    fired: dict[Key, float] = field(default_factory=Counter)
     """Firings."""
-    mass: Counter[Key] = field(default_factory=Counter)
+    mass: dict[Key, float] = field(default_factory=Counter)
     """Sum of |activation| over them."""
-    silent: Counter[Key] = field(default_factory=Counter)
+    silent: dict[Key, float] = field(default_factory=Counter)
     """Places without firing."""
-    seen_silent: Counter[Key] = field(default_factory=Counter)
+    seen_silent: dict[Key, float] = field(default_factory=Counter)
     """Silent places among all examples, hard negatives included, unweighted: not how many there are in text,
     but how those of a token divide among what stands before it. Of pairs and triples only those whose last
     token, or last two, has a firing."""

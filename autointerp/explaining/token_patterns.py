@@ -10,7 +10,7 @@ from autointerp.explaining.token_table_data import token_class
 
 __all__ = ["Pattern", "after", "best_patterns", "reading"]
 
-_COSTS = {"class": 3.0, "token": 6.0, "before": 6.0, "pair": 10.0}  # nats to say which of them it is
+_COSTS = {"class": 3.0, "token": 6.0, "before": 7.0, "pair": 11.0}  # nats to say which of them it is
 _UNSEEN = 0.25  # as in the table
 _LEAST_LIFT = 2.0  # how much likelier a firing must be under a condition that is named
 
@@ -28,15 +28,19 @@ class Pattern:
     share: float
     """Of the latent's firings that are in it and in no pattern before it; in [0, 1]."""
     probability: float
-    """That the latent fires in such a place of text."""
+    """That the latent fires in such a place of text; estimated low, by one firing."""
 
 
-@dataclass
+_Condition = tuple[str, str | None, str | None]
+"""Kind, reading of the token before, reading of the token or its class."""
+
+
+@dataclass(frozen=True)
 class _Counts:
-    """Firings and silent places by condition, tokens that read alike taken together."""
+    """Firings and silent places by condition, tokens that read alike taken together; counters."""
 
-    fired: Counter[tuple[str, str | None, str | None]]
-    silent: Counter[tuple[str, str | None, str | None]]
+    fired: dict[_Condition, float]
+    silent: dict[_Condition, float]
 
 
 def reading(token: str) -> str:
@@ -57,35 +61,43 @@ def best_patterns(counts: TokenCounts, *, most: int = 5) -> list[Pattern]:
     """At most `most` conditions, one after another that which gains most on what is left.
 
     The gain of a condition is n log(P / density) - cost, with n the firings looked at that no earlier one
-    covers, P the probability of firing under it, and the cost 3 (a class), 6 (a token, a token before) or 10
-    nats (a pair): the length of a description that names it (minimum description length). Conditions are
-    only named if they at least double the density.
+    covers, P the probability of firing under it (one firing taken off), and the cost 3 (a class), 6 (a
+    token), 7 (a token before) or 11 nats (a pair): the length of a description that names it (minimum
+    description length). Conditions are only named if they at least double the density.
     """
     if counts.firing_places == 0:
         return []
     table = _counts(counts)
     atoms = _atoms(counts)
-    per_weight = counts.firing_places / counts.fired
+    firing = counts.fired / counts.firing_places
     chosen: list[Pattern] = []
     while len(chosen) < most:
         left = _left(atoms)
         gains = {}
+        several = _classes_of_several(atoms)
         for condition, weight in left.items():
-            probability = _probability(table, condition)
+            if condition[0] == "class" and condition[2] not in several:
+                continue
+            probability = _probability(table, condition, firing)
             if probability >= _LEAST_LIFT * counts.density:
-                gain = weight * per_weight * log(probability / counts.density) - _COSTS[condition[0]]
+                gain = weight / firing * log(probability / counts.density) - _COSTS[condition[0]]
                 gains[condition] = gain
         found = max(gains, key=lambda key: (gains[key], _order(key)), default=None)
         if found is None or gains[found] <= 0:
             break
         kind, before, token = found
         share = left[found] / counts.fired
-        chosen.append(Pattern(kind, before, token, share, _probability(table, found)))
+        chosen.append(Pattern(kind, before, token, share, _probability(table, found, firing)))
         atoms = {atom: weight for atom, weight in atoms.items() if found not in _conditions(*atom)}
     return chosen
 
 
-_Condition = tuple[str, str | None, str | None]
+def _classes_of_several(atoms: Mapping[tuple[str | None, str, str], float]) -> frozenset[str]:
+    """Classes of which more than one token is left: of one, its own name says more."""
+    readings: dict[str, set[str]] = {}
+    for _, token, kind in atoms:
+        readings.setdefault(kind, set()).add(token)
+    return frozenset(kind for kind, tokens in readings.items() if len(tokens) > 1)
 
 
 def _order(condition: _Condition) -> tuple[str, str, str]:
@@ -119,7 +131,7 @@ def _atoms(counts: TokenCounts) -> dict[tuple[str | None, str, str], float]:
     return dict(atoms)
 
 
-def _left(atoms: Mapping[tuple[str | None, str, str], float]) -> Counter[_Condition]:
+def _left(atoms: Mapping[tuple[str | None, str, str], float]) -> dict[_Condition, float]:
     left: Counter[_Condition] = Counter()
     for atom, weight in sorted(atoms.items(), key=lambda item: (item[0][0] or "", *item[0][1:])):
         for condition in _conditions(*atom):
@@ -156,6 +168,7 @@ def _counts(counts: TokenCounts) -> _Counts:
     return _Counts(fired, silent)
 
 
-def _probability(table: _Counts, condition: _Condition) -> float:
+def _probability(table: _Counts, condition: _Condition, firing: float) -> float:
+    """F less one firing, so that a condition that was met once says nothing; over all its places."""
     fired = table.fired[condition]
-    return fired / (fired + table.silent[condition])
+    return max(0.0, fired - firing) / (fired + table.silent[condition])

@@ -162,7 +162,7 @@ def _odds(probability: float) -> float:
 
 
 def _row(cell: Cell) -> list[float]:
-    return [round(cell.probability, 6), float(f"{cell.magnitude:.6g}"), round(cell.count, 2)]
+    return [float(f"{value:.6g}") for value in (cell.probability, cell.magnitude, cell.count)]
 
 
 def _cell(row: Sequence[Any]) -> Cell:

@@ -1,6 +1,5 @@
 """Counts of tokens, pairs and triples -> the smoothed table that predicts a latent's activation."""
 
-from collections import Counter
 from collections.abc import Mapping
 
 from autointerp.explaining.token_counts import Key, KeyCounts, TokenCounts
@@ -73,8 +72,8 @@ class _Fit:
     def _classes(self) -> dict[str, Cell]:
         grouped = KeyCounts()
         for name in ("fired", "mass", "silent"):
-            own: Counter[Key] = getattr(self._counts.tokens, name)
-            total: Counter[Key] = getattr(grouped, name)
+            own: dict[Key, float] = getattr(self._counts.tokens, name)
+            total: dict[Key, float] = getattr(grouped, name)
             for key, value in own.items():
                 total[(token_class(key[0]),)] += value
         return {

@@ -1,7 +1,7 @@
 """Conditions under which a latent fires -> a sentence of at most 160 characters that a person understands."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 
 from autointerp.explaining.highlighting import shown
 from autointerp.explaining.token_counts import TokenCounts
@@ -21,6 +21,7 @@ _BLANKS = {"\n": "line breaks", "\n\n": "blank lines", "\n ": "indentation", " "
 _AFTER_BLANKS = {"\n": "a line break", " ": "blanks"}
 _CLASSES = {
     "a line break": "line breaks",
+    "spaces": "blanks",
     "a number": "numbers",
     "a bracket": "brackets",
     "a mixed token": "tokens of letters and signs",
@@ -34,26 +35,35 @@ _CLASSES = {
 
 
 def worded(patterns: Sequence[Pattern], counts: TokenCounts) -> str:
-    """The sentence, of as many of the patterns as fit.
+    """The sentence, of as many of the patterns as fit, those with most firings first.
 
     Percentages are shares of the latent's firings. `…` stands before what does not begin a word. At the end
-    stands how often it fires in such places. Where the patterns cover little, they are called examples.
+    stands on how many of such places in text it fires. Where the patterns cover little, they are called
+    examples.
     """
-    inner = _inside_words(counts)
-    kept = [pattern for pattern in patterns if pattern.share >= _SMALL * patterns[0].share]
-    for number in range(min(len(kept), 5), 0, -1):
-        text = _sentence(kept[:number], counts, inner)
-        if len(text) <= LONGEST_WORDING:
-            return text
-    return _examples(counts, inner)
+    forms = _forms(counts)
+    kept = sorted(patterns, key=lambda pattern: -pattern.share)
+    kept = [pattern for pattern in kept if pattern.share >= _SMALL * kept[0].share]
+    for number in range(len(kept), 0, -1):
+        for examples in (3, 1, 0):
+            text = _sentence(kept[:number], counts, forms, examples)
+            if len(text) <= LONGEST_WORDING:
+                return text
+    return _examples(counts, forms)
 
 
-def _sentence(patterns: Sequence[Pattern], counts: TokenCounts, inner: frozenset[str]) -> str:
+def _sentence(
+    patterns: Sequence[Pattern], counts: TokenCounts, forms: Mapping[str, str], examples: int
+) -> str:
+    """Of classes so many examples are named."""
     covered = sum(pattern.share for pattern in patterns)
-    first, *others = patterns
-    of_all = " of its firings" if first.share < 0.995 else ""
-    parts = [f"{_part(first, counts, inner)} ({first.share:.0%}{of_all})"]
-    parts += [f"{_part(pattern, counts, inner)} ({pattern.share:.0%})" for pattern in others]
+    parts = []
+    for pattern in patterns:
+        unit = " of its firings" if not parts and pattern.share < 0.995 else ""
+        part = _part(pattern, counts, forms)
+        if pattern.kind == "class" and examples:
+            part += _such_as(pattern, patterns, counts, forms, examples)
+        parts.append(f"{part} ({round(100 * pattern.share)} %{unit})")
     lead = "Fires on many tokens, among them " if covered < _DIFFUSE else "Fires on "
     tail = _mostly_after(counts) if all(pattern.before is None for pattern in patterns) else ""
     tail = tail or (_mostly_class(patterns, counts) if covered < _MOSTLY else "")
@@ -61,13 +71,32 @@ def _sentence(patterns: Sequence[Pattern], counts: TokenCounts, inner: frozenset
     return f"{lead}{', '.join(parts)}{tail}{_how_often(covered / places)}"
 
 
-def _part(pattern: Pattern, counts: TokenCounts, inner: frozenset[str]) -> str:
+def _part(pattern: Pattern, counts: TokenCounts, forms: Mapping[str, str]) -> str:
     if pattern.kind == "class":
         return _CLASSES.get(pattern.token or "", pattern.token or "")
     if pattern.kind == "before":
         return f"what follows {_named_before(pattern.before or '')}"
-    named = _named(pattern.token or "", inner)
+    named = _named(pattern.token or "", forms)
     return named if pattern.before is None else f"{named} after {_context(pattern, counts)}"
+
+
+def _such_as(
+    pattern: Pattern,
+    patterns: Sequence[Pattern],
+    counts: TokenCounts,
+    forms: Mapping[str, str],
+    most: int,
+) -> str:
+    """The most common tokens of a class that no other pattern names."""
+    if pattern.token in ("a line break", "spaces"):
+        return ""
+    others = {other.token for other in patterns if other.kind in ("token", "pair")}
+    merged: Counter[str] = Counter()
+    for (token,), weight in sorted(counts.tokens.fired.items()):
+        if token_class(token) == pattern.token and reading(token) not in others:
+            merged[reading(token)] += weight
+    found = sorted(merged, key=lambda token: (-merged[token], token))[:most]
+    return f" such as {', '.join(_named(token, forms) for token in found)}" if found else ""
 
 
 def _context(pattern: Pattern, counts: TokenCounts) -> str:
@@ -118,19 +147,19 @@ def _mostly_class(patterns: Sequence[Pattern], counts: TokenCounts) -> str:
 
 def _how_often(probability: float) -> str:
     if probability >= 0.8:
-        return "; nearly each time"
-    if probability >= 0.35:
-        return "; about every second time" if probability < 0.6 else "; most times"
-    return f"; about 1 time in {round(1 / probability)}" if probability >= 0.01 else "; rarely there"
+        return "; on nearly all of these"
+    if probability >= 0.4:
+        return "; on most of these" if probability >= 0.6 else "; on about half of these"
+    return f"; on about 1 in {round(1 / probability)} of these"
 
 
-def _examples(counts: TokenCounts, inner: frozenset[str]) -> str:
+def _examples(counts: TokenCounts, forms: Mapping[str, str]) -> str:
     """What is said where no condition accounts for the firings, or none fits."""
     merged: Counter[str] = Counter()
     for (token,), weight in sorted(counts.tokens.fired.items()):
         merged[reading(token)] += weight
     ranked = sorted(merged, key=lambda token: (-merged[token], token))[:4]
-    named = [_named(token, inner) for token in ranked]
+    named = [_named(token, forms) for token in ranked]
     for number in range(len(named), 0, -1):
         text = f"Fires on many tokens that have little in common, such as {', '.join(named[:number])}"
         if len(text) <= LONGEST_WORDING:
@@ -138,33 +167,37 @@ def _examples(counts: TokenCounts, inner: frozenset[str]) -> str:
     return "Fires on many tokens that have little in common"
 
 
-def _inside_words(counts: TokenCounts) -> frozenset[str]:
-    """What mostly does not begin a word where the latent fires, by `reading`."""
+def _forms(counts: TokenCounts) -> dict[str, str]:
+    """By `reading`: the commonest spelling, with `…` before it where it mostly does not begin a word."""
+    spellings: dict[str, Counter[str]] = defaultdict(Counter)
+    for (token,), weight in sorted(counts.tokens.fired.items()):
+        spellings[reading(token)][token.strip()] += weight
     inside: Counter[str] = Counter()
     for (before, token), weight in counts.pairs.fired.items():
         if before[-1:].isalnum() and token[:1].isalnum():
             inside[reading(token)] += weight
-    whole: Counter[str] = Counter()
-    for (token,), weight in counts.tokens.fired.items():
-        whole[reading(token)] += weight
-    return frozenset(token for token, weight in inside.items() if weight > 0.5 * whole[token])
+    forms = {}
+    for token, found in spellings.items():
+        spelling = max(found, key=lambda key: (found[key], key))
+        forms[token] = f"…{spelling}" if inside[token] > 0.5 * found.total() else spelling
+    return forms
 
 
-def _largest(weights: Counter[str]) -> tuple[str | None, float]:
+def _largest(weights: Counter) -> tuple[str | None, float]:
     found = max(weights, key=lambda key: (weights[key], key), default=None)
     return (None, 0.0) if found is None else (found, weights[found] / weights.total())
 
 
-def _named(token: str, inner: frozenset[str]) -> str:
-    return _BLANKS.get(token) or _ticked(token, lead="…" if token in inner else "")
+def _named(token: str, forms: Mapping[str, str]) -> str:
+    return _BLANKS.get(token) or _ticked(forms.get(token, token))
 
 
 def _named_before(token: str) -> str:
     return _AFTER_BLANKS.get(token) or _ticked(token)
 
 
-def _ticked(text: str, *, lead: str = "") -> str:
+def _ticked(text: str) -> str:
     seen = shown(text).replace("\t", "⇥")
     if len(seen) > _TOKEN:
         seen = f"{seen[: _TOKEN - 1]}…"
-    return f'"{lead}{seen}"' if "`" in seen else f"`{lead}{seen}`"
+    return f'"{seen}"' if "`" in seen else f"`{seen}`"
