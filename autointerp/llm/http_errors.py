@@ -27,7 +27,7 @@ _NO_MONEY = re.compile(
     re.IGNORECASE,
 )
 _NO_MODEL = re.compile(
-    r"model.{0,120}(not (be )?found|not exist|no access|unknown|unsupported)|(no such|unknown|invalid) model",
+    r"model.{0,120}(not.(be )?found|not exist|no access)|(no such|unknown|invalid) model",
     re.IGNORECASE | re.DOTALL,
 )
 _MAY_HEAL: dict[int, FailureKind] = {

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from autointerp.llm.requests import TokenLogprob, Usage
 
 __all__ = ["MOST_TOKENS_OF_MEASURING", "measure"]
 
-MOST_TOKENS_OF_MEASURING = Usage(3000, 5000, is_estimated=True)
+MOST_TOKENS_OF_MEASURING = Usage(1500, 1300, is_estimated=True)
 """More than all the calls together take."""
 
 _ATTEMPTS = 4
@@ -30,7 +31,7 @@ _SCHEMA = {
 _PROSE = "Do not write JSON. Write one English word about the sea."
 _COUNTED = "The quick brown fox"
 _JSON_TOKENS = 200
-_THINKING_TOKENS = 2000
+_THINKING_TOKENS = 500
 """Of models that think unseen within max_completion_tokens."""
 
 
@@ -126,7 +127,7 @@ class _Measuring:
                 given = bool(found.choices)
                 return Finding("chat", given, "answered" if given else "the reply has no choices")
             words = found.error.words if found.error is not None else ""
-            if "max_completion_tokens" in words and self._max_tokens_name == "max_tokens":
+            if re.search("max_(completion_)?tokens", words) and self._max_tokens_name == "max_tokens":
                 self._max_tokens_name = "max_completion_tokens"
             elif "temperature" in words and "temperature" in self._common:
                 del self._common["temperature"]

@@ -22,19 +22,17 @@ __all__ = ["KeptAnswer", "ResponseCache"]
 
 _APPLICATION_ID = 0x41494C52
 _VERSION = 1
-_TABLES = """
-CREATE TABLE IF NOT EXISTS answers (
-    key TEXT PRIMARY KEY, is_final INTEGER NOT NULL, time REAL NOT NULL, endpoint TEXT NOT NULL,
-    model TEXT NOT NULL, role TEXT NOT NULL, metric TEXT NOT NULL, answered_by TEXT NOT NULL,
-    fingerprint TEXT NOT NULL, cause TEXT, prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
-    completion_tokens INTEGER NOT NULL, is_estimated INTEGER NOT NULL, attempts INTEGER NOT NULL, usd REAL,
-    is_batch INTEGER NOT NULL, question BLOB NOT NULL, answer BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS losses (
-    time REAL NOT NULL, model TEXT NOT NULL, role TEXT NOT NULL, metric TEXT NOT NULL, kind TEXT NOT NULL,
-    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, usd REAL);
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS batches (id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, lines TEXT NOT NULL);
-"""
+_TABLES = (
+    "answers (key TEXT PRIMARY KEY, is_final INTEGER NOT NULL, time REAL NOT NULL, endpoint TEXT NOT NULL, "
+    "model TEXT NOT NULL, role TEXT NOT NULL, metric TEXT NOT NULL, answered_by TEXT NOT NULL, "
+    "fingerprint TEXT NOT NULL, cause TEXT, prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, "
+    "completion_tokens INTEGER NOT NULL, is_estimated INTEGER NOT NULL, attempts INTEGER NOT NULL, usd REAL, "
+    "is_batch INTEGER NOT NULL, question BLOB NOT NULL, answer BLOB NOT NULL)",
+    "losses (time REAL NOT NULL, model TEXT NOT NULL, role TEXT NOT NULL, metric TEXT NOT NULL, "
+    "kind TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, usd REAL)",
+    "facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "batches (id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, lines TEXT NOT NULL)",
+)
 _TOTALS = """
 SELECT model, role, metric, COUNT(*) AS calls, SUM(attempts) - COUNT(*) AS retries,
     SUM(prompt_tokens) AS prompt_tokens, SUM(cached_tokens) AS cached_tokens,
@@ -77,12 +75,11 @@ class ResponseCache:
         self._read_only = read_only
         with self._reported():
             self._reader = self._connect()
+            self._reader.execute("BEGIN")
             _check(self._reader, path)
+            self._reader.execute("COMMIT")
             if not read_only:
-                self._reader.execute("PRAGMA journal_mode = WAL")
-                self._reader.executescript(_TABLES)
-                self._reader.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                self._reader.execute(f"PRAGMA user_version = {_VERSION}")
+                _set_up(self._reader, path)
             self._reader.execute("SELECT COUNT(*) FROM (SELECT key FROM answers LIMIT 1)").fetchone()
         self._writer = None if read_only else SqliteWriter(self._connect)
 
@@ -230,6 +227,18 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     if owner == _APPLICATION_ID and version > _VERSION:
         remedy = "use that version"
         raise RunStoreError("was written by a later version of autointerp", where=path, remedy=remedy)
+
+
+def _set_up(connection: sqlite3.Connection, path: Path) -> None:
+    """Tables and owner in one transaction: a half-made file would be taken for somebody else's."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("BEGIN IMMEDIATE")
+    _check(connection, path)
+    for statement in _TABLES:
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {statement}")
+    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {_VERSION}")
+    connection.execute("COMMIT")
 
 
 def _insert(connection: sqlite3.Connection, kept: KeptAnswer) -> bool:
