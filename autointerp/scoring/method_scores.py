@@ -102,8 +102,11 @@ def _simulation_bounds(asked: Answers, side: Side, level: float) -> dict[str, Sc
     answered, refused = asked.only(asked.is_measured), asked.only(asked.is_refused)
     tokens = _tokens(answered, answered.predicted)
     free = [np.array(each, dtype=np.float64) for each in refused.truth if each is not None]
-    if np.ptp(np.concatenate([np.zeros(0), tokens.truth, *free]), initial=0.0) == 0:
-        return {name: Undefined("the latent fires on no token that was asked about")}
+    known = np.concatenate([tokens.truth, *free])
+    if not len(known):
+        return {name: _bound(name, -1.0 if side == "worst" else 1.0, 0, level)}
+    if np.ptp(known) == 0:
+        return {name: Undefined("the activation is the same on every token that was asked about")}
     value = correlation_bound(tokens.truth, tokens.predicted, free, side)
     return {name: _bound(name, value, len(np.unique(asked.document.astype(str))), level)}
 

@@ -72,4 +72,4 @@ def _tells_nothing(answers: Answers) -> bool:
         for column in (answers.truth, answers.predicted)
     )
     known = ~np.isnan(predicted)
-    return bool(known.any()) and np.ptp(predicted[known]) == 0 and np.ptp(truth[known]) > 0
+    return bool(known.any() and np.ptp(predicted[known]) == 0 and np.ptp(truth[known]) > 0)

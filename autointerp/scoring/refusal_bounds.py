@@ -1,5 +1,6 @@
 """What a score could be at worst and at best if the questions without an answer had been answered."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -50,10 +51,11 @@ def correlation_bound(
     if not len(everything) or np.ptp(everything) == 0:
         return 0.0
     total = float(((everything - everything.mean()) ** 2).sum())
-    error = 0.0
+    within, explained = 0.0, 0.0
     if len(truth):
         t, p = truth - truth.mean(), predicted - predicted.mean()
         product, spread = float(t @ p), float(p @ p)
+        within = float(t @ t)
         explained = product**2 / spread if spread > 0 and sign * product > 0 else 0.0
-        error = float(t @ t) - explained
-    return sign * float(np.sqrt(max(0.0, 1 - error / total)))
+    reached = total - within if len(free) else 0.0
+    return sign * min(1.0, math.sqrt(max(0.0, reached + explained) / total))

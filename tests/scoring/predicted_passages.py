@@ -40,7 +40,7 @@ SAMPLERS = (
 def judged(
     answer: Answer = oracle,
     *,
-    latents: Sequence[int] = range(6),
+    latents: Sequence[int] = range(3),
     checkpoint: str = "sae",
     seed: int = 0,
     **given: Any,
@@ -75,7 +75,7 @@ def simulated(
     strength: float = 1.0,
     *,
     noise: float = 0.2,
-    latents: Sequence[int] = range(6),
+    latents: Sequence[int] = range(3),
     checkpoint: str = "sae",
     seed: int = 0,
     **given: Any,
