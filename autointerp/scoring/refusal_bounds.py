@@ -37,7 +37,8 @@ def correlation_bound(
 
     With free predictions there, the best ones reach the truth exactly, and what remains is the error of the
     line truth ~ a + b predicted over the answered tokens, b not below 0 (at worst: not above 0):
-    +- sqrt(1 - error / total sum of squares). 0 where the truth is constant.
+    +- sqrt(1 - error / total sum of squares). Without refused tokens it is the correlation itself, or 0 if the
+    predictions are constant. 0 where the truth is constant.
 
     Args:
         truth: activations of the answered tokens.
@@ -51,11 +52,11 @@ def correlation_bound(
     if not len(everything) or np.ptp(everything) == 0:
         return 0.0
     total = float(((everything - everything.mean()) ** 2).sum())
-    within, explained = 0.0, 0.0
+    within = product = spread = 0.0
     if len(truth):
         t, p = truth - truth.mean(), predicted - predicted.mean()
-        product, spread = float(t @ p), float(p @ p)
-        within = float(t @ t)
-        explained = product**2 / spread if spread > 0 and sign * product > 0 else 0.0
-    reached = total - within if len(free) else 0.0
-    return sign * min(1.0, math.sqrt(max(0.0, reached + explained) / total))
+        within, product, spread = float(t @ t), float(t @ p), float(p @ p)
+    if not len(free):
+        return 0.0 if spread == 0 else product / math.sqrt(within * spread)
+    explained = product**2 / spread if spread > 0 and sign * product > 0 else 0.0
+    return sign * min(1.0, math.sqrt(max(0.0, total - within + explained) / total))

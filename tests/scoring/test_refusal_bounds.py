@@ -76,7 +76,8 @@ def test_without_refusals_the_bound_is_the_correlation_itself() -> None:
     truth = generator.random(20)
     predicted = truth + generator.random(20)
     expected = np.corrcoef(truth, predicted)[0, 1]
-    assert correlation_bound(truth, predicted, [], "best") == pytest.approx(expected)
+    for side in ("worst", "best"):
+        assert correlation_bound(truth, predicted, [], side) == pytest.approx(expected)
 
 
 def test_if_all_is_refused_any_correlation_is_possible() -> None:
