@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import log
 
 from autointerp.explaining.token_counts import TokenCounts
@@ -43,6 +44,7 @@ class _Counts:
     silent: dict[_Condition, float]
 
 
+@lru_cache(maxsize=100_000)
 def reading(token: str) -> str:
     """What a token reads as in a condition: without the blanks around it and in small letters.
 

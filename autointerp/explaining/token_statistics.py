@@ -17,7 +17,7 @@ class TokenStatistics:
 
     Both are made from the explain split's examples, weighted so that probabilities hold of text as it comes.
     What a token and the two before it do not tell, it cannot find: that a text is about music, or that a line
-    began with `#`. Cost: about 25 ms a latent.
+    began with `#`. Cost: about 10 ms a latent and 5 kB of table.
     """
 
     name = "token_statistics"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import isfinite
 from typing import Any
 
@@ -139,6 +140,7 @@ def joined(own: Cell, earlier: Cell, prior: Cell) -> Cell:
     return Cell(odds / (1 + odds), own.magnitude, 0.0)
 
 
+@lru_cache(maxsize=100_000)
 def token_class(token: str) -> str:
     """What kind of token it is, by its text alone; one of a handful of names that read in a sentence."""
     bare = token.strip()

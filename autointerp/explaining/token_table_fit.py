@@ -9,8 +9,8 @@ __all__ = ["fitted_table"]
 
 _UNSEEN = 0.25  # silent places of the sample that a token may have beyond those that were drawn
 _SHRINKAGE = 2  # firings that speak for what would be predicted without a row
-_MOST_ROWS = 400  # of each part of a table; those are kept that change the prediction most
-_LEAST_CHANGE = 0.005  # of the mean activation: a row that changes the prediction by less is left out
+_MOST_ROWS = 200  # of each part of a table; those are kept that change the prediction most
+_LEAST_CHANGE = 0.02  # of the mean activation: a row that changes the prediction by less is left out
 
 
 def fitted_table(counts: TokenCounts, *, scale: float) -> TokenTable:
@@ -40,11 +40,16 @@ class _Fit:
         self._weight = _SHRINKAGE * counts.fired / counts.firing_places
         self._extra = _UNSEEN * counts.silent_place
         self.prior = Cell(counts.density, counts.mass / counts.fired, counts.fired + counts.silent)
+        self._least = _LEAST_CHANGE * self.prior.magnitude
 
     def table(self) -> TokenTable:
         counts = self._counts
         classes = self._classes()
-        by_token = {key: classes.get(token_class(key[0]), self.prior) for key in _keys(counts.tokens)}
+        by_token = {
+            key: fallback
+            for key in _keys(counts.tokens)
+            if self._matters(counts.tokens, key, fallback := classes.get(token_class(key[0]), self.prior))
+        }
         tokens = {
             key: self._cell(counts.tokens, key, by_token[key], self._silent(counts.tokens, key))
             for key in by_token
@@ -52,6 +57,7 @@ class _Fit:
         before = {
             key: self._cell(counts.before, key, self.prior, self._silent(counts.before, key))
             for key in _keys(counts.before)
+            if self._matters(counts.before, key, self.prior)
         }
         pairs, pair_fallback = self._pairs(tokens, before)
         triples, triple_fallback = self._triples(pairs)
@@ -91,7 +97,10 @@ class _Fit:
         for key in _keys(self._counts.pairs):
             own = tokens[key[1:]]
             earlier = before.get(key[:1], self.prior)
-            fallback[key] = joined(own, earlier, self.prior)
+            without = joined(own, earlier, self.prior)
+            if not self._matters(self._counts.pairs, key, without):
+                continue
+            fallback[key] = without
             silent = self._divided(
                 self._counts.tokens, self._counts.pairs, key, self._silent(self._counts.tokens, key[1:])
             )
@@ -102,12 +111,18 @@ class _Fit:
         cells, fallback = {}, {}
         counts = self._counts
         for key in _keys(counts.triples):
-            fallback[key] = pairs[key[1:]]
             pair = key[1:]
+            if pair not in pairs or not self._matters(counts.triples, key, pairs[pair]):
+                continue
+            fallback[key] = pairs[pair]
             whole = self._divided(counts.tokens, counts.pairs, pair, self._silent(counts.tokens, pair[1:]))
             silent = self._divided(counts.pairs, counts.triples, key, whole)
             cells[key] = self._cell(counts.triples, key, fallback[key], silent)
         return cells, fallback
+
+    def _matters(self, counts: KeyCounts, key: Key, fallback: Cell) -> bool:
+        """Whether a row could change the prediction; one without a firing only takes from the fallback."""
+        return key in counts.fired or fallback.expected >= self._least
 
     def _divided(self, shorter: KeyCounts, longer: KeyCounts, key: Key, silent: float) -> float:
         """The part of the silent places of key[1:] that stand behind key[0]."""
@@ -127,9 +142,8 @@ class _Fit:
     def _kept(self, cells: Mapping[Key, Cell], fallback: Mapping[Key, Cell]) -> dict[Key, Cell]:
         """The rows that change what is predicted, largest changes first, in a fixed order."""
         changes = {key: abs(cell.expected - fallback[key].expected) for key, cell in cells.items()}
-        least = _LEAST_CHANGE * self.prior.magnitude
         largest = sorted(
-            (key for key in cells if changes[key] >= least), key=lambda key: (-changes[key], key)
+            (key for key in cells if changes[key] >= self._least), key=lambda key: (-changes[key], key)
         )
         return {key: cells[key] for key in sorted(largest[:_MOST_ROWS])}
 
