@@ -21,6 +21,10 @@ _SHOWN = (
     'Raised: " Monday", " Friday", " weekend", " Tuesday"\n\nWhat makes it fire?'
 )
 _SAID = "Explanation: Small words such as `on` or `every` after which a day of the week is likely to follow."
+_THOUGHT = (
+    "Highlighted are small words, and both stand where a day may follow; days are what is raised. So it is "
+    "about what comes next.\n"
+)
 
 
 class InputOutput(PromptedExplainer):
@@ -35,7 +39,7 @@ class InputOutput(PromptedExplainer):
         return (
             Message("system", f"{_TASK}\n{CONVENTION}\n{OUTPUT_CONVENTION}\n{RULES}\n{closing}"),
             Message("user", _SHOWN),
-            Message("assistant", _SAID),
+            Message("assistant", f"{_THOUGHT if self.options.chain_of_thought else ''}{_SAID}"),
         )
 
     def data(self, evidence: LatentEvidence) -> str | Refusal:

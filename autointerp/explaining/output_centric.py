@@ -30,6 +30,9 @@ _SHOWN = (
     'Lost: " Monday", " Sunday"\n\nWhat does it stand for?'
 )
 _SAID = "Explanation: A day of the week comes next: words such as `on`, `every` or `last` in talk of dates."
+_THOUGHT = (
+    "Nearly all raised tokens are days of the week, and days are what is lost; the lowered say nothing.\n"
+)
 _TOKENS = 12
 
 
@@ -45,7 +48,7 @@ class OutputCentric(PromptedExplainer):
         return (
             Message("system", f"{_TASK}\n{OUTPUT_CONVENTION}\n{_RULES}\n{closing}"),
             Message("user", _SHOWN),
-            Message("assistant", _SAID),
+            Message("assistant", f"{_THOUGHT if self.options.chain_of_thought else ''}{_SAID}"),
         )
 
     def data(self, evidence: LatentEvidence) -> str | Refusal:

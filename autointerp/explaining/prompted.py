@@ -14,8 +14,8 @@ __all__ = ["PromptOptions", "PromptedExplainer", "excerpt_lines"]
 
 ANSWER_ONLY = "Answer with one line and nothing else:\nExplanation: <one sentence>"
 THINK_FIRST = (
-    "First think aloud in at most 120 words: which tokens are highlighted, what always stands before them, "
-    "how strong and weak firings differ. Then end with one line:\nExplanation: <one sentence>"
+    "First think aloud in at most 120 words: what the tokens share, what stands before them, how strong "
+    "and weak ones differ. Then end with one line:\nExplanation: <one sentence>"
 )
 
 

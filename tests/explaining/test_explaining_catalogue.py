@@ -1,4 +1,4 @@
-"""The list of explainers, the suite's choice among them, and that their solved examples follow their rules."""
+"""The list of explainers, the suite's choice among them, and whether solved examples follow the rules."""
 
 import re
 from typing import get_args
