@@ -230,13 +230,13 @@ def test_no_more_at_once_than_the_suite_says(section: Any, chat: Any, replies: P
 
 
 def test_an_endpoint_that_takes_few_at_once_is_not_overrun(section: Any, chat: Any, replies: Path) -> None:
-    requests = [chat(str(number)) for number in range(300)]
+    requests = [chat(str(number)) for number in range(100)]
     backend = RestrictedBackend(ScriptedBackend(echoing), capacity=16)
     with tiny_chat_server(backend, latency_seconds=0.01) as server:
         answers = play(section(server.base_url, attempts=12), replies, ask_all(requests))
         refused = sum(record.status == 429 for record in server.log.records)
     assert all(isinstance(answer, Reply) for answer in answers)
-    assert refused < 150
+    assert 0 < refused < 100
 
 
 def test_a_budget_in_dollars_stops_before_it_is_exceeded_and_a_larger_one_goes_on(
