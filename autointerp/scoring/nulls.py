@@ -13,7 +13,8 @@ from autointerp.scoring.views import CONSTANT_JUDGE
 
 __all__ = ["borrowed", "constant_judge", "empty"]
 
-_JUDGED = ("simulation", "token_table", "detection", "fuzzing", "embedding", "surprisal", "steering")
+_SIMULATED = ("simulation", "token_table")
+_JUDGED = (*_SIMULATED, "detection", "fuzzing", "embedding", "surprisal", "steering")
 
 
 def borrowed(explanations: Iterable[Explanation], seed: int) -> list[Explanation]:
@@ -87,12 +88,13 @@ def constant_judge(predictions: pl.DataFrame) -> pl.DataFrame:
     )
     question = ["checkpoint", "latent", "explainer", "method", "passage", "fires", "sampler", "stratum"]
     once = asked.sort("judge").unique(question, keep="first", maintain_order=True)
+    is_simulated = pl.col("method").is_in(_SIMULATED)
     zeros = pl.col("truth").list.eval(pl.element() * 0.0)
     return once.with_columns(
         judge=pl.lit(CONSTANT_JUDGE),
-        value=pl.when(pl.col("truth").is_null()).then(0.0).otherwise(None),
-        is_probability=pl.lit(value=True),
-        predicted=zeros,
+        value=pl.when(~is_simulated).then(0.0),
+        is_probability=~is_simulated,
+        predicted=pl.when(is_simulated).then(zeros),
         calibrated=pl.lit(None, dtype=PREDICTIONS["calibrated"]),
         status=pl.lit("measured"),
         cause=pl.lit(""),

@@ -37,8 +37,8 @@ def correlation_bound(
 
     With free predictions there, the best ones reach the truth exactly, and what remains is the error of the
     line truth ~ a + b predicted over the answered tokens, b not below 0 (at worst: not above 0):
-    +- sqrt(1 - error / total sum of squares). Without refused tokens it is the correlation itself, or 0 if the
-    predictions are constant. 0 where the truth is constant.
+    +- sqrt(1 - error / total sum of squares). Without refused tokens it is the correlation itself, or 0 if
+    the predictions are constant. 0 where the truth is constant.
 
     Args:
         truth: activations of the answered tokens.

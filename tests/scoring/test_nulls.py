@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -102,6 +103,13 @@ def test_the_constant_judge_predicts_zeros_for_tokens() -> None:
     assert constant["value"].null_count() == constant.height
     assert constant["predicted"].list.eval(pl.element() != 0).list.any().sum() == 0
     assert constant["predicted"].list.len().to_list() == constant["truth"].list.len().to_list()
+
+
+def test_the_constant_judge_answers_questions_that_were_refused_with_their_truth_beside_them() -> None:
+    rows = [replace(row, truth=(0.0, 1.0)) for row in refused(judged(), 1)]
+    constant = constant_judge(prediction_frame(rows))
+    assert constant["value"].to_list() == [0.0] * len(rows)
+    assert constant["predicted"].null_count() == len(rows)
 
 
 @pytest.mark.parametrize("method", ["intruder", "generation"])
