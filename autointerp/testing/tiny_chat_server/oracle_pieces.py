@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from autointerp.testing.tiny_chat_server.exchange import ScoredToken
 
@@ -51,6 +52,7 @@ def scored_pieces(
     return tokens
 
 
+@lru_cache(maxsize=20_000)  # a prompt has a thousand tokens, and most of them again and again
 def _plain(text: str, top_count: int) -> ScoredToken:
     return ScoredToken(text, math.log(_LIKELY), _top({text: _LIKELY}, top_count))
 
