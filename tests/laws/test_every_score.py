@@ -220,11 +220,11 @@ def test_latents_count_by_their_sampling_weight() -> None:
 def test_latents_without_a_score_are_counted_in_the_method() -> None:
     rows = answered("half", methods=("detection",))
     gone = [
-        replace(row, status="refused", cause="cut_off", value=None) if row.latent < 4 else row for row in rows
+        replace(row, status="refused", cause="cut_off", value=None) if row.latent < 2 else row for row in rows
     ]
     found = value(measure(gone, "detection_auroc"))
-    assert found.n == LATENTS - 4
-    assert found.method.endswith(f"4 of {LATENTS} units undefined")
+    assert found.n == LATENTS - 2
+    assert found.method.endswith(f"2 of {LATENTS} units undefined")
     ends = [value(measure(gone, "detection_auroc", {"refusals": side})) for side in ("worst", "best")]
     assert ends[0].value < found.value < ends[1].value
     assert ends[0].n == ends[1].n == LATENTS
