@@ -1,5 +1,6 @@
 """A dictionary -> for chosen latents the others whose decoder directions point most nearly the same way."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from math import isqrt
@@ -25,6 +26,9 @@ DECODER_NEIGHBOURS_SCHEMA = {
 _BLOCK_BYTES = 4 * 2**20
 _CROWDED = 8  # one in so many entries of a block passes: then all its cosines are computed exactly
 _LEAST_LIMIT = 2**20  # candidates
+_LEAST_LOWERED = 4096  # latents: with fewer, more candidates cost more than faster products save
+_LOWERED_RESULT = 1.01 * 2.0**-8  # of a number in bfloat16: by how much rounding to it changed it, at most
+_LEAST_SIDE, _LEAST_WIDTH = 256, 64  # of a product in bfloat16
 _BLOCKS_OF_PAIRS = 4  # pairs whose exact cosines are computed at a time, in sides of a block
 
 
@@ -58,14 +62,17 @@ def nearest_latents(
     transcoder these are the directions that it writes, at the site it predicts, not those that it reads.
 
     Products in float32 find the candidates: all pairs that can be among the first `count` by a bound on the
-    error of such a product (`_error`). Only their cosines are summed in float64, each on its own, and rounded
-    to float32, so that equal directions tie wherever they lie in a block; ties go to the lowest index.
+    error of such a product (`_error`). Among very many chosen ones products in bfloat16 come first where the
+    processor has units for that, with their wider bound: they are several times as fast. Only the cosines of
+    candidates are summed in float64, each on its own, and rounded to float32, so that equal directions tie
+    wherever they lie in a block; ties go to the lowest index.
 
     Cost: 2 chosen x latents x d_out flops in float32, and half of that among the chosen themselves; a little
     over `count` sums in float64 per chosen latent, or more where more directions are nearly equal. A decoder
     in a file is read once from end to end, chosen rows first, and then the rows of candidates. Memory: chosen
-    x d_out in float32, 20 to 60 bytes per candidate (at most 2 chosen x count and 2**20 of them, and a
-    block's), and a few arrays of `block_bytes` and of 4 blocks' rows of directions in float64.
+    x d_out in float32, and half as much in bfloat16, 20 to 60 bytes per candidate (at most 2 chosen x count
+    and 2**20 of them, and a block's), and a few arrays of `block_bytes` and of 4 blocks' rows of directions
+    in float64.
 
     Args:
         sae: the dictionary.
@@ -110,9 +117,26 @@ class _Search:
         self._others = is_other.nonzero().squeeze(1)
         row_count = len(self._latents)
         self._limit = 2 * row_count * count + _LEAST_LIMIT
-        self._shortlist = Shortlist(
-            row_count, count=count, error=_error(sae.d_out), limit=self._limit, device=_device(sae)
+        self._low = self._rough.bfloat16() if self._is_lowered() else None
+        if self._low is None:
+            self._shortlist = self._new_shortlist(_error(sae.d_out))
+        else:
+            error = _error(sae.d_out) + _lowering_error(self._rough.split(side), self._low.split(side))
+            self._shortlist = self._new_shortlist(error, relative=_LOWERED_RESULT)
+
+    def _new_shortlist(self, error: float, *, relative: float = 0.0) -> Shortlist:
+        return Shortlist(
+            len(self._latents),
+            count=self._count,
+            error=error,
+            relative=relative,
+            limit=self._limit,
+            device=self._rough.device,
         )
+
+    def _is_lowered(self) -> bool:
+        is_large = self._side >= _LEAST_SIDE and self._rough.shape[1] >= _LEAST_WIDTH
+        return is_large and len(self._latents) >= _LEAST_LOWERED and _has_bfloat16(self._rough.device)
 
     def nearest(self) -> Entries:
         """At most `count` entries of each latent, the nearest first: rows and columns are latents."""
@@ -120,6 +144,8 @@ class _Search:
             none = torch.zeros(0, dtype=torch.long)
             return Entries(none, none, torch.zeros(0))
         self._compare_chosen()
+        if self._low is not None:
+            self._refine()
         self._compare_others()
         rows, columns, values = (part.cpu() for part in self._settled())
         return Entries(self._latents[rows], columns, values)
@@ -128,13 +154,23 @@ class _Search:
         """With one another: a block of cosines serves the latents of its rows and those of its columns."""
         starts = range(0, len(self._latents), self._side)
         for start in starts:  # these first, as they give each row something to beat
-            block = self._products(start, self._rough[start : start + self._side])
+            block = self._products_of_chosen(start, start)
             self._take(block.fill_diagonal_(-3.0), start, self._latents[start : start + self._side])
         # Neighbouring blocks first: each row then gets more to beat before most blocks are gone through.
         for start, other in sorted(combinations(starts, 2), key=lambda pair: pair[1] - pair[0]):
-            block = self._products(start, self._rough[other : other + self._side])
+            block = self._products_of_chosen(start, other)
             self._take(block, start, self._latents[other : other + self._side])
             self._take(block.T, other, self._latents[start : start + self._side])
+
+    def _refine(self) -> None:
+        """Candidates among the chosen by products in bfloat16 -> those by products in float32."""
+        entries, self._low = self._shortlist.shortened(), None
+        order = np.argsort((entries.rows * self._sae.latent_count + entries.columns).numpy())
+        entries = entries.at(torch.from_numpy(order))
+        places = torch.searchsorted(self._latents, entries.columns)
+        values = _products_at(self._rough, entries.rows, places)
+        self._shortlist = self._new_shortlist(_error(self._rough.shape[1]))
+        self._shortlist.add(entries._replace(values=values))
 
     def _compare_others(self) -> None:
         for others in self._others.split(self._side):
@@ -147,14 +183,21 @@ class _Search:
     ) -> Float32[Tensor, "row column"]:
         return self._rough[start : start + self._side] @ directions.T
 
-    def _take(
-        self, block: Float32[Tensor, "row column"], start: int, columns: Int[Tensor, " column"]
-    ) -> None:
+    def _products_of_chosen(self, start: int, other: int) -> Float[Tensor, "row column"]:
+        """Of two blocks; in bfloat16 where that is fast, for which they must be large."""
+        if self._low is None:
+            return self._products(start, self._rough[other : other + self._side])
+        rows, columns = (self._low[first : first + self._side] for first in (start, other))
+        if min(len(rows), len(columns)) < _LEAST_SIDE:
+            return rows.float() @ columns.float().T
+        return rows @ columns.T
+
+    def _take(self, block: Float[Tensor, "row column"], start: int, columns: Int[Tensor, " column"]) -> None:
         """Note what can be among the first of the rows that begin at `start`."""
         row, column = self._shortlist.passing(block, start)
         if len(row) * _CROWDED > block.numel():
             row, column = self._largest(start, columns)
-        values = block[row, column]
+        values = block[row, column].float()
         self._shortlist.add(Entries(row + start, columns.to(column.device)[column], values))
         if self._shortlist.is_full() and len(self._shortlist.shortened().rows) > self._limit * 3 // 4:
             self._shortlist.replace(self._settled())
@@ -222,6 +265,38 @@ def _error(width: int) -> float:
     """
     rounding = (1.01 * width + 8) * 2.0**-24
     return rounding if torch.get_float32_matmul_precision() == "highest" else rounding + 2.0**-7
+
+
+def _lowering_error(rough: Sequence[Tensor], low: Sequence[Tensor]) -> float:
+    """By how much rounding unit vectors a and b to bfloat16 can change their product, at most.
+
+    With errors d and e of the two it is |<d, b> + <a + d, e>| <= |d| + (1 + |d|) |e|. The lengths of the
+    errors are known: that of the longest counts for all.
+    """
+    lengths = [(b.float() - a).norm(dim=1).max().item() for a, b in zip(rough, low, strict=True)]
+    longest = 1.001 * max(lengths)
+    return longest + (1 + longest) * longest
+
+
+def _products_at(
+    vectors: Float32[Tensor, "vector d_out"], rows: Int[Tensor, " pair"], columns: Int[Tensor, " pair"]
+) -> Float32[Tensor, " pair"]:
+    """Products of some pairs, sorted by row and column, without copies of the vectors."""
+    count = len(vectors)
+    begin = torch.zeros(count + 1, dtype=torch.long)
+    begin[1:] = torch.bincount(rows, minlength=count).cumsum(0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        zeros = torch.zeros(len(rows))
+        wanted = torch.sparse_csr_tensor(begin, columns, zeros, (count, count), check_invariants=True)
+        return torch.sparse.sampled_addmm(wanted, vectors, vectors.T, beta=0.0).values()
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether products in bfloat16 are summed in float32, and fast."""
+    able = torch.cpu.get_capabilities()
+    is_able = bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+    return device.type == "cpu" and torch.backends.mkldnn.is_available() and is_able
 
 
 def _frame(chosen: Int[Tensor, " chosen"], found: Entries) -> pl.DataFrame:

@@ -194,6 +194,24 @@ def test_candidates_do_not_depend_on_how_float32_products_are_computed(precision
     assert nearest_latents(sae, range(400), count=7, block_bytes=4 * 64**2).equals(expected)
 
 
+@pytest.mark.parametrize("chosen", [range(700), range(100, 650)])
+@pytest.mark.parametrize("spread", [1.0, 1e-3])
+def test_candidates_from_products_in_bfloat16_give_the_same_neighbours(chosen, spread, monkeypatch):
+    """Blocks of 256, partial ones at the end, copies, directions that bfloat16 cannot tell apart."""
+    decoder = random_decoder(1, 64) + spread * random_decoder(700, 64, seed=1)
+    decoder[[5, 300, 600]] = decoder[2].clone()
+    sae = dictionary(decoder)
+    monkeypatch.setattr(module, "_has_bfloat16", lambda _device: False)
+    expected = nearest_latents(sae, chosen, count=7, block_bytes=4 * 256**2)
+    monkeypatch.setattr(module, "_has_bfloat16", lambda _device: True)
+    monkeypatch.setattr(module, "_LEAST_LOWERED", 500)
+    lowered = []
+    refine = module._Search._refine
+    monkeypatch.setattr(module._Search, "_refine", lambda self: lowered.append(refine(self)))
+    assert nearest_latents(sae, chosen, count=7, block_bytes=4 * 256**2).equals(expected)
+    assert lowered
+
+
 @pytest.mark.parametrize("block_bytes", [4 * 16**2, 4 * 50**2, 2**22])
 def test_directions_that_are_all_nearly_equal_are_told_apart(block_bytes, monkeypatch):
     """Closer than float32 can tell, so that everything is a candidate, and lists are cut on the way."""

@@ -33,6 +33,27 @@ def test_the_truly_largest_stay_on_the_shortlist(seed, count, cut, levels):
     assert len(held) == len(left.rows)
 
 
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 4), is_transposed=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_the_truly_largest_stay_where_values_are_rounded_to_bfloat16(seed, count, is_transposed):
+    generator = np.random.default_rng(seed)
+    exact = torch.tensor(
+        generator.uniform(-1, 1, (6, 30)) * generator.choice([1e-3, 1.0]), dtype=torch.float32
+    )
+    exact[:, ::3] = exact[:, :1] * (
+        1 + 2**-9 * torch.randint(-2, 3, (6, 10))
+    )  # closer than bfloat16 can tell
+    rough = exact.bfloat16()
+    rough = rough.T.contiguous().T if is_transposed else rough
+    shortlist = Shortlist(6, count=count, error=1e-9, relative=1.01 * 2**-8, limit=10, device="cpu")
+    row, column = shortlist.passing(rough, 0)
+    shortlist.add(Entries(row, column, rough[row, column].float()))
+    left = shortlist.shortened()
+    held = set(zip(left.rows.tolist(), left.columns.tolist(), strict=True))
+    best = largest_of(exact, count).columns
+    assert {(row, column) for row in range(6) for column in best[row].tolist()} <= held
+
+
 def test_a_shortlist_is_short():
     rough = torch.linspace(-1, 1, 1000).repeat(2, 1)
     shortlist = Shortlist(2, count=3, error=1e-4, limit=10, device="cpu")
