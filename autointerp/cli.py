@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from autointerp.console import complain, print_pairs, print_table, printable, progress, say
+from autointerp.console import complain, print_pairs, print_rows, print_table, printable, progress, say
 from autointerp.errors import AutointerpError
 
 __all__ = ["app", "main"]
@@ -198,6 +198,36 @@ def show(
     console = Console(width=width)
     has_colors = console.color_system is not None and not console.no_color
     print_table(console, rendered(found, width=console.width, is_marked=not has_colors))
+
+
+@app.command(name="check-endpoint")
+def check_endpoint(
+    base_url: Annotated[
+        str, typer.Argument(help="Of a server that speaks OpenAI's protocol, e.g. http://localhost:8000/v1.")
+    ] = "https://api.openai.com/v1",
+    model: Annotated[str, typer.Option("--model", help="Its name there.")] = "gpt-4o-mini",
+    api_key_env: Annotated[
+        str, typer.Option("--api-key-env", help="Environment variable that holds the key.")
+    ] = "OPENAI_API_KEY",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Ask an LLM's endpoint what it really can do, with a handful of tiny calls, and print a table.
+
+    A row that says no is no failure: `evaluate` refuses the methods that need it before it spends anything.
+    """
+    import asyncio
+
+    from autointerp.explanation_sections import LlmSection
+    from autointerp.llm.open_models import check_endpoint as check
+
+    section = LlmSection(base_url=base_url, model=model, api_key_env=api_key_env)
+    rows = asyncio.run(check(section, roles=("judge",)))
+    if as_json:
+        import json
+
+        say(json.dumps(rows, indent=2))
+        return
+    print_rows([(row["capability"], row["given"], row["evidence"]) for row in rows])
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Drawing on the terminal for the command line: bars, tables, lines, none of which can send an escape."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
@@ -21,7 +21,7 @@ from rich.text import Text
 
 from autointerp.errors import AutointerpError
 
-__all__ = ["complain", "print_pairs", "print_table", "printable", "progress", "say"]
+__all__ = ["complain", "print_pairs", "print_rows", "print_table", "printable", "progress", "say"]
 
 
 def complain(error: AutointerpError) -> None:
@@ -69,6 +69,14 @@ def print_pairs(pairs: Mapping[str, object]) -> None:
     table = Table(show_header=False, box=None)
     for key, value in pairs.items():
         table.add_row(Text(printable(key), style="bold"), Text(printable(_words(value)), overflow="fold"))
+    Console().print(table)
+
+
+def print_rows(rows: Sequence[Sequence[str]]) -> None:
+    """A table without a header."""
+    table = Table(show_header=False, box=None)
+    for row in rows:
+        table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
     Console().print(table)
 
 

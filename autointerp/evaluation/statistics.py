@@ -43,7 +43,7 @@ def report_of(
     suite, observations = work.suite, findings.observations
     names = [entry.summary.name for entry in findings.measurables]
     metrics = _definitions(suite, observations)
-    metrics += definitions(["explanation"]) if explained else []
+    metrics += _of_explanations(explained)
     of_subject = [metric for metric in metrics if metric.name == CLEAN_LOSS]
     of_dictionaries = [metric for metric in metrics if metric.name != CLEAN_LOSS]
     options = {"level": suite.estimates.level, "resamples": suite.estimates.resamples, "seed": suite.seed}
@@ -69,6 +69,14 @@ def report_of(
         explanations=explained.facts if explained else {},
         coverage=() if coverage is None else tuple(LatentCoverage(**row) for row in coverage.to_dicts()),
     )
+
+
+def _of_explanations(explained: Explained | None) -> list[MetricDefinition]:
+    """Those of the methods that the run used; what was not asked for is not missing."""
+    if explained is None:
+        return []
+    found = set(explained.observations["metric"].unique())
+    return [metric for metric in definitions(["explanation"]) if metric.name in found]
 
 
 def _publishable(suite: Suite) -> dict[str, Any]:
