@@ -9,7 +9,14 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import httpx2
-from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, OpenAIError
+from openai import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncOpenAI,
+    DefaultAsyncHttpxClient,
+    OpenAIError,
+)
 
 from autointerp.errors import EndpointError
 from autointerp.llm.clock import REAL_CLOCK, Clock
@@ -24,6 +31,8 @@ __all__ = ["OpenAIClient"]
 
 _NO_KEY = "no-key-is-set"
 _CONNECT_SECONDS = 15.0
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+"""No proxy of the environment leads there."""
 _FILE_PATIENCE = 10.0
 """How many times longer than a reply a file may take."""
 
@@ -120,6 +129,8 @@ class OpenAIClient:
     def _opened(self, base_url: str, http_client: httpx2.AsyncClient | None) -> AsyncOpenAI:
         parts = urlsplit(base_url)
         seconds = self._timeout_seconds
+        if http_client is None and parts.hostname in _THIS_MACHINE:
+            http_client = DefaultAsyncHttpxClient(trust_env=False)
         try:
             return AsyncOpenAI(
                 api_key=self._secret.reveal() or _NO_KEY,

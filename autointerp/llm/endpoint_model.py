@@ -61,7 +61,11 @@ class RoleDefaults:
 
 
 class EndpointModel:
-    """A `LanguageModel` behind an OpenAI-compatible endpoint."""
+    """A `LanguageModel` behind an OpenAI-compatible endpoint.
+
+    Requests go out in the order in which they are asked: ask those that begin alike one after another, and a
+    provider that caches prompts by their beginning charges less for them.
+    """
 
     def __init__(
         self,
