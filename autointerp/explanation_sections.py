@@ -114,6 +114,14 @@ class ExplanationSection(_Section):
     """Explanations that should fail: another latent's, and none."""
     null_latents: int = Field(default=50, ge=0)
     """For how many of a checkpoint's latents an LLM also judges the nulls; without an LLM: all."""
+    written_texts: int = Field(default=5, ge=1)
+    """Of method `generation`: texts that should fire a latent, and as many that should not."""
+    intruder_trials: int = Field(default=5, ge=1)
+    """Of method `intruder`: questions about a latent, of five passages each."""
+    steering_prompts: int = Field(default=5, ge=1)
+    """Of method `steering`: texts that the subject continues."""
+    steering_strength: float = 4.0
+    """Of method `steering`: how strongly a latent is raised, in units of its largest activation."""
     calibration: Literal["none", "linear", "percentile"] = "none"
     """Of a simulator's expectations before R^2 and deviation, fitted on the validate split; the correlation
     is of the uncalibrated ones."""

@@ -10,7 +10,14 @@ from autointerp.sampling.latents.evidence import TestExamples
 from autointerp.sampling.samplers.catalogue import SAMPLER_NAMES
 from autointerp.sampling.samplers.hashing import hashed, uniform
 
-__all__ = ["HARD_SAMPLERS", "Question", "detection_questions", "fuzzing_questions", "simulation_questions"]
+__all__ = [
+    "HARD_SAMPLERS",
+    "Question",
+    "detection_questions",
+    "fuzzing_questions",
+    "silent_tokens",
+    "simulation_questions",
+]
 
 HARD_SAMPLERS = tuple(name for name, entry in SAMPLER_NAMES.items() if entry.is_silent and name != "silent")
 """Silent text that a good explanation must still tell apart."""
@@ -54,7 +61,7 @@ def fuzzing_questions(tested: TestExamples, *, count: int, seed: int) -> list[Qu
     size = max(1, round(sum(map(len, marks)) / len(marks))) if marks else 1
     found = [Question(e.passage(marked=m), e, fires=True) for e, m in zip(right, marks, strict=True)]
     for example in wrong:
-        marked = _silent_tokens(example, size, seed=seed)
+        marked = silent_tokens(example, size, seed=seed)
         if marked:
             found.append(Question(example.passage(marked=marked), example, fires=False))
     return found
@@ -85,7 +92,8 @@ def _fired(example: Example) -> tuple[int, ...]:
     return tuple(place for place, activation in enumerate(example.activations) if activation != 0)
 
 
-def _silent_tokens(example: Example, size: int, *, seed: int) -> tuple[int, ...]:
+def silent_tokens(example: Example, size: int, *, seed: int) -> tuple[int, ...]:
+    """Positions on which the latent does not fire, drawn by hash; as many as asked for, if there are."""
     places = np.flatnonzero(np.array(example.activations) == 0)
     keys = np.full(len(places), int(example.id.partition(":")[0], 16), dtype=np.uint64)
     order = np.argsort(uniform(hashed(seed, "marks", keys, places.astype(np.uint64))))

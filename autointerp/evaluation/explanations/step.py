@@ -11,8 +11,9 @@ import polars as pl
 from autointerp.evaluation.explanations.files import explanation_row, lines, score_rows
 from autointerp.evaluation.explanations.judging import Tested
 from autointerp.evaluation.explanations.plan import Plan, plan_of, refuse_lacking, roles_of
-from autointerp.evaluation.explanations.tools import Questions, Testers, testers_of
-from autointerp.evaluation.inputs import Measurable
+from autointerp.evaluation.explanations.running import RunningLatents, needs_effects, with_effects
+from autointerp.evaluation.explanations.tools import Questions, needs_running, testers_of
+from autointerp.evaluation.inputs import Measurable, context_options
 from autointerp.evaluation.work import Work
 from autointerp.explaining.catalogue import make_explainers
 from autointerp.explaining.explainer import Explainer
@@ -23,6 +24,7 @@ from autointerp.metrics.explanation_metrics import score_observations
 from autointerp.progress import Advance
 from autointerp.records import OBSERVATION_SCHEMA
 from autointerp.run_store import RunStore
+from autointerp.sampling.latent_meter import LatentMeter
 from autointerp.sampling.latents.evidence import ContextTexts, LatentCase, LatentExamples
 from autointerp.scoring.auroc import auroc
 from autointerp.scoring.latent_scores import LatentScore, ScoringOptions, latent_scores
@@ -96,7 +98,7 @@ class _Step:
         return found
 
     async def _dictionaries(self, entries: Sequence[Measurable], models: Mapping[str, Any]) -> list["_Part"]:
-        testers = testers_of(self._plan, self._section, self._work.suite.llm, models)
+        by_name = {entry.summary.name: entry for entry in entries}
         readers = {
             entry.summary.name: LatentExamples(
                 self._tables,
@@ -111,12 +113,20 @@ class _Step:
         parts = []
         with self._work.progress.step("explaining latents", total=2 * total, unit="latent") as advance:
             for place, (name, reader) in enumerate(readers.items()):
-                dictionary = _Dictionary(self, name, reader, testers, models, advance)
-                part = await dictionary.run()
+                part = await _Dictionary(self, by_name[name], reader, models, advance).run()
                 if part.predictions.height:
                     self._store.write_table(f"predictions/{place:03d}.parquet", part.predictions)
                 parts.append(part)
         return parts
+
+    def running(self, entry: Measurable) -> RunningLatents | None:
+        """A dictionary's latents, to be run on new texts, where anything needs that."""
+        if not needs_running(self._plan, self._section):
+            return None
+        options = context_options(self._work.suite.corpus)
+        batch_tokens = self._work.suite.runtime.batch_tokens
+        meter = LatentMeter(self._work.subject, entry.checkpoint, options, batch_tokens=batch_tokens)
+        return RunningLatents(meter)
 
     def _found(self, parts: Sequence["_Part"], models: Mapping[str, Any]) -> Explained:
         rows = [row for part in parts for row in part.rows]
@@ -152,23 +162,29 @@ class _Dictionary:
     def __init__(
         self,
         step: _Step,
-        name: str,
+        entry: Measurable,
         reader: LatentExamples,
-        testers: Testers,
         models: Mapping[str, Any],
         advance: Advance,
     ) -> None:
         self._plan, self._section, self._seed = step._plan, step._section, step._seed
         self._llm = step._work.suite.llm
         self._level = step._work.suite.estimates.level
-        self._name, self._testers, self._models, self._advance = name, testers, models, advance
+        self._name, self._models, self._advance = entry.summary.name, models, advance
+        self._running = step.running(entry)
+        self._testers = testers_of(
+            self._plan, self._section, self._llm, models, seed=self._seed, running=self._running
+        )
         self._cases = {case.evidence.latent: case for case in reader.cases()}
+        if self._running is not None and needs_effects(self._plan.explainers):
+            self._cases = with_effects(self._cases, self._running)
         self._undefined = reader.undefined
 
     async def run(self) -> _Part:
         """Explanations, predictions and scores."""
+        measure = self._running.examples if self._running else None
         explainers = make_explainers(
-            self._section, self._models, llm=self._llm, score=self._validate, measure=None
+            self._section, self._models, llm=self._llm, score=self._validate, measure=measure
         )
         refuse_lacking(explainers, self._models.get("explainer"))
         explained = await _all(self._explained(explainers, case) for case in self._cases.values())
