@@ -265,11 +265,11 @@ def _ends(
     replicates: Replicates | None, value: float, document_count: int, *, level: float
 ) -> tuple[float, float, str]:
     """Ends of the interval, and how they were found."""
-    reach = unseen_share(document_count, level=level)
+    reach = unseen_share(document_count, level=level) * max(1.0, abs(value))
     lack = "too few to resample"
     if replicates is not None:
         interval = bootstrap_interval(replicates, level=level)
-        if interval is not None and interval.high - interval.low > _NO_WIDTH:
+        if interval is not None and interval.high - interval.low > _NO_WIDTH * max(1.0, abs(value)):
             return interval.low, interval.high, interval.method
         lack = "resampling shows no spread" if interval else "most resamples have no value"
     return value - reach, value + reach, f"what {document_count} documents cannot exclude: {lack}"

@@ -21,6 +21,7 @@ __all__ = ["LatentScore", "ScoringOptions", "latent_scores"]
 LIFTED = {"detection": "auroc", "fuzzing": "auroc", "simulation": "correlation"}
 """Families that are set against a borrowed explanation, by which of their metrics."""
 REFUSALS = "refusal_fraction"
+_LARGEST = 1e100  # whose square is still a number
 _SIDES: tuple[Side, ...] = ("worst", "best")
 
 Scored = Score | Undefined | Failed | Skipped
@@ -132,11 +133,16 @@ def _lack(family: MethodFamily, answers: Answers) -> Scored | None:
     is_measured = answers.is_measured
     if not is_measured.any():
         return _nothing_measured(answers)
-    if family.is_simulation:
-        return _bad_sequences(answers.only(is_measured))
-    if not np.isfinite(answers.value[is_measured]).all():
+    measured = answers.only(is_measured)
+    return _bad_sequences(measured) if family.is_simulation else _bad_answers(family, measured)
+
+
+def _bad_answers(family: MethodFamily, answers: Answers) -> Failed | None:
+    if not (np.isfinite(answers.weight) & (answers.weight >= 0)).all():
+        return Failed("a passage's weight is not a finite number of at least 0")
+    if not np.isfinite(answers.value).all():
         return Failed(f"{answers.key.judge} gave an answer that is not a finite number")
-    if family.name != "intruder" and not answers.has_truth[is_measured].all():
+    if family.name != "intruder" and not answers.has_truth.all():
         return Failed("a passage does not say whether the latent fires in it")
     return None
 
@@ -158,7 +164,7 @@ def _bad_sequences(answers: Answers) -> Failed | None:
     for truth, predicted in zip(answers.truth, answers.predicted, strict=True):
         if truth is None or predicted is None or len(truth) != len(predicted):
             return Failed(f"{answers.key.judge} did not give one prediction for each token")
-        if not np.isfinite(truth).all() or np.isinf(predicted).any():
+        if not np.isfinite(truth).all() or (np.abs(predicted) > _LARGEST).any():
             return Failed(f"{answers.key.judge} gave a prediction that is not a finite number")
     return None
 

@@ -280,6 +280,8 @@ def test_questions_not_asked_are_no_refusals() -> None:
         ({"value": float("inf")}, "judge gave an answer that is not a finite number"),
         ({"value": None}, "judge gave an answer that is not a finite number"),
         ({"status": "failed", "cause": "it broke"}, "it broke"),
+        ({"weight": float("nan")}, "a passage's weight is not a finite number of at least 0"),
+        ({"weight": -1.0}, "a passage's weight is not a finite number of at least 0"),
     ],
 )
 def test_what_is_wrong_fails_that_latent_alone(change: dict, reason: str) -> None:
@@ -290,7 +292,7 @@ def test_what_is_wrong_fails_that_latent_alone(change: dict, reason: str) -> Non
     assert value(found, "detection_auroc", latent=1) == 1
 
 
-@pytest.mark.parametrize("predicted", [None, (1.0,), (float("inf"),) * 8])
+@pytest.mark.parametrize("predicted", [None, (1.0,), (float("inf"),) * 8, (1e200,) * 8])
 def test_bad_sequences_fail_that_latent_alone(predicted) -> None:
     rows = simulated()
     rows[0] = replace(rows[0], predicted=predicted)

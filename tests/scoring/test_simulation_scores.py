@@ -166,3 +166,9 @@ def test_the_correlations_interval_covers_with_dependent_tokens(documents: int, 
         found = ev_correlation(TokenSequences.of(list(t), list(p), [str(n) for n in range(documents)]))
         covered += found.low <= truth <= found.high
     assert covered / 200 >= 0.88
+
+
+def test_predictions_far_out_of_scale_still_have_an_interval_with_a_width() -> None:
+    truth, _, documents = drawn(12)
+    found = rsquared(TokenSequences.of(truth, [np.full(12, 1e15)] * 20, documents))
+    assert value(found) < -1e25
