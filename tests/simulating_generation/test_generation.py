@@ -113,6 +113,16 @@ def test_a_filter_is_final_and_nothing_is_measured() -> None:
     assert len(writer.requests) == 1
 
 
+def test_a_reply_that_goes_on_too_long_is_read_without_its_last_line() -> None:
+    class Chatty(Writer):
+        async def ask(self, request):
+            reply = await super().ask(request)
+            return Reply(reply.text, "writer", "", reply.usage, finish_reason="length")
+
+    rows = _rows(Chatty("+ rare\n- lamp\n- oi"), texts=2)
+    assert [row.text for row in rows] == ["rare", None, "lamp", None]
+
+
 def test_thoughts_before_the_lines_are_passed_over() -> None:
     rows = _rows(Writer("<think>\n+ not this one\n</think>\n+ r\n- l"), texts=1)
     assert [row.text for row in rows] == ["r", "l"]
