@@ -87,6 +87,7 @@ class Sender:
         self._clock = clock
         self._given_up = 0
         self._has_answered = False
+        self._hopeless: dict[str, tuple[str, str]] = {}
         self._on_the_wire: set[asyncio.Task[object] | None] = set()
         self._is_closing = False
 
@@ -108,7 +109,8 @@ class Sender:
 
         Raises:
             BudgetReachedError: the next attempt could cost more than is left.
-            EndpointError: nothing asked there can succeed, or it does not answer any more.
+            EndpointError: nothing asked there can succeed, or it does not answer any more; from then on
+                nothing more is sent.
         """
         retrying = AsyncRetrying(
             sleep=self._clock.sleep,
@@ -124,17 +126,22 @@ class Sender:
             attempts += 1
             return await self._attempt(request, account, dialect)
 
-        result = await retrying(attempt)
+        try:
+            return self._noted(await retrying(attempt), attempts)
+        except EndpointError as error:
+            self._hopeless[account.model] = (error.what, error.remedy)
+            raise
+
+    def _noted(self, result: Outcome | Failure, attempts: int) -> Outcome:
+        """What a request ended in, after a look at whether the endpoint answers anything at all."""
         if isinstance(result, Failure):
             refusal = Refusal("failed_request", f"{attempts} attempts, the last: {result.detail}")
             self._note_given_up(refusal.detail, heals=True)
             return Outcome(refusal, attempts=attempts)
         if result.is_final:
             self._has_answered, self._given_up = True, 0
-        else:
-            self._note_given_up(
-                result.answer.detail if isinstance(result.answer, Refusal) else "", heals=False
-            )
+        elif isinstance(result.answer, Refusal):
+            self._note_given_up(result.answer.detail, heals=False)
         return replace(result, attempts=attempts)
 
     async def _attempt(self, request: Request, account: Account, dialect: Dialect) -> Outcome | Failure:
@@ -142,6 +149,9 @@ class Sender:
             expected = await self._admit(request)
             if self._is_closing:
                 raise asyncio.CancelledError
+            if account.model in self._hopeless:
+                what, remedy = self._hopeless[account.model]
+                raise EndpointError(what, where=self.client.endpoint, remedy=remedy)
             held = await self._ledger.hold(account.model, request)
             used, dollars = NOTHING_USED, None
             task = asyncio.current_task()

@@ -181,9 +181,15 @@ def test_odd_texts_come_back_as_they_are_also_from_the_file(
 )
 def test_fatal_faults_end_the_run_at_once(name: str, section: Any, chat: Any, replies: Path) -> None:
     with tiny_chat_server(after_measuring([fault(name)])) as server:
-        (error,) = play(section(server.base_url), replies, ask_all([chat()]))
+
+        async def script(models: OpenModels) -> Any:
+            (error,) = await ask_all([chat()])(models)
+            return error, await ask_all([chat(str(number)) for number in range(5)])(models)
+
+        error, others = play(section(server.base_url), replies, script)
         sent = [record for record in server.log.records if record.fault == name]
     assert isinstance(error, EndpointError)
+    assert {str(other) for other in others} == {str(error)}
     assert len(sent) == 1
 
 
