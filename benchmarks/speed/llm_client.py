@@ -5,9 +5,9 @@
 
 A server in another process answers each request after the latency, as many at once as asked. Shown for each
 side: seconds, requests per second, the share of the ideal (at once / latency), the same after the first tenth
-of the requests, processor time a request, and cores in use. Ours measures the endpoint first (not timed), keeps
-every answer in SQLite and accounts for it; the bare side keeps nothing. On a machine that others use too, only
-the processor time says something.
+of the requests, processor time a request, and cores in use. Ours measures the endpoint first (not timed),
+keeps every answer in SQLite and accounts for it; the bare side keeps nothing. On a machine that others use
+too, only the processor time says something.
 """
 
 import argparse
