@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int64, UInt64
 __all__ = ["BoundedCounts"]
 
 _PENDING_ROWS = 1 << 20
+_SMALL = 7  # counts up to here are common
 _BITS: dict[Any, int] = {pl.UInt8: 8, pl.UInt16: 16, pl.UInt32: 32}
 
 
@@ -263,15 +264,8 @@ def _are_leading(
     if not len(starts):
         return np.zeros(0, bool)
     sizes = np.diff(starts, append=len(count))
-    largest = int(count.max())
     owner = np.repeat(np.arange(len(starts)), sizes)
-    if len(starts).bit_length() + largest.bit_length() < 64:
-        ordered = owner << largest.bit_length()
-        ordered |= largest - count
-        ordered.sort()
-        edge = largest - (ordered[starts + limits - 1] & (2 ** largest.bit_length() - 1))
-    else:
-        edge = count[np.lexsort((-count, owner))[starts + limits - 1]]
+    edge = _edges(count, owner, limits)
     above_edge = count - edge[owner]
     is_above = above_edge > 0
     room = limits - np.add.reduceat(is_above, starts, dtype=np.int64)
@@ -279,6 +273,36 @@ def _are_leading(
     place = np.cumsum(is_equal)
     before = place[starts] - is_equal[starts]
     return is_above | (is_equal & (place <= (before + room)[owner]))
+
+
+def _edges(
+    count: Int64[np.ndarray, " row"], owner: Int64[np.ndarray, " row"], limits: Int64[np.ndarray, " group"]
+) -> Int64[np.ndarray, " group"]:
+    """The smallest count among the `limits` largest ones of each group.
+
+    Most counts are small, and how many there are of each is counted; only where an edge lies above these are
+    the larger counts sorted.
+    """
+    cells = owner * (_SMALL + 1)
+    cells += np.minimum(count, _SMALL)
+    table = np.bincount(cells, minlength=len(limits) * (_SMALL + 1)).reshape(len(limits), _SMALL + 1)
+    as_large = np.cumsum(table[:, ::-1], axis=1)[:, ::-1]
+    edge = (as_large >= limits[:, None]).sum(axis=1) - 1
+    is_large = edge == _SMALL
+    rows = np.flatnonzero((count >= _SMALL) & is_large[owner])
+    if not len(rows):
+        return edge
+    some, group = count[rows], owner[rows]
+    starts = _run_starts(group)
+    groups = group[starts]
+    bits = int(some.max()).bit_length()
+    if len(limits).bit_length() + bits < 64:
+        mask = 2**bits - 1
+        ordered = mask - (np.sort(group << bits | (mask - some)) & mask)
+    else:
+        ordered = some[np.lexsort((-some, group))]
+    edge[groups] = ordered[starts + limits[groups] - 1]
+    return edge
 
 
 def _run_starts(ordered: np.ndarray) -> Int64[np.ndarray, " run"]:

@@ -10,14 +10,18 @@ Four readings of the firings, chunk by chunk, since each needs what the one befo
 Memory: 100 bytes per latent of the dictionary; per sampled latent its histogram (16 bytes a bin), and
 `examples` + 1 rows of 32 bytes per sampler, split and stratum; counts of co-firing latents and of tokens at
 each place, 8 million of each for all sampled latents together (at most 4096 and 2048, at least 256 for each
-latent); one chunk. None of it grows with the number of tokens once these are full.
+latent); one chunk, and what two samplers at a time make of it. None of it grows with the number of tokens
+once these are full.
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import polars as pl
+import torch
 from jaxtyping import Bool, UInt32
 
 from autointerp.sampling.latents.choice import Choice, choose, coverage_row, judged
@@ -47,6 +51,8 @@ _COUNTED = 2**23
 """Counts of co-firing latents, or of tokens at one place, that are held for all sampled latents together."""
 _PEAK_TOKENS = 3
 """Tokens at a latent's peaks for which silent occurrences are looked for."""
+_AT_A_TIME = 2
+"""Samplers that look at a chunk side by side; each needs memory of its own."""
 _NEIGHBOURS = 5
 """Nearest by decoder, and as many by co-firing, whose firings are looked at where the latent is silent."""
 
@@ -183,10 +189,8 @@ class _Reading:
                 chosen=self.chosen,
                 watched=self.chosen if watched is None else watched,
             )
-            for sampler in samplers:
-                sampler.add(view)
-            if look is not None:
-                look.add(view, firings)
+            looks = [] if look is None else look.tasks(view, firings)
+            _side_by_side([*looks, *(partial(sampler.add, view) for sampler in samplers)])
         return [sampler.sample().with_columns(sampler=pl.lit(sampler.name)) for sampler in samplers]
 
 
@@ -217,14 +221,29 @@ class _First:
         found.drawn = reading.draw(samplers, look=found)
         return found
 
-    def add(self, view: ChunkView, firings: Firings) -> None:
-        """Count what a chunk has."""
-        self.firings.add(view.firings["latent"].to_numpy(), view.firings["value"].to_numpy())
-        self.peaks.add(view.peaks["latent"].to_numpy(), view.peaks["value"].to_numpy())
-        self.tokens.add(view.peaks, view.contexts)
+    def tasks(self, view: ChunkView, firings: Firings) -> list[Callable[[], None]]:
+        """What counts what a chunk has, each on its own, the longest first."""
+        return [
+            partial(self._count_co_firing, firings),
+            partial(self.tokens.add, view.peaks, view.contexts),
+            partial(self._add_values, view),
+            partial(self.queries.add, view),
+        ]
+
+    def _count_co_firing(self, firings: Firings) -> None:
         longest = int(firings.position.max(initial=0)) + 1
         self.co_firing.add(firings.latent, firings.row.astype(np.int64) * longest + firings.position)
-        self.queries.add(view)
+
+    def _add_values(self, view: ChunkView) -> None:
+        self.firings.add(view.firings["latent"].to_numpy(), view.firings["value"].to_numpy())
+        self.peaks.add(view.peaks["latent"].to_numpy(), view.peaks["value"].to_numpy())
+
+
+def _side_by_side(tasks: list[Callable[[], None]]) -> None:
+    """Do what shares no state, so that it is no matter what comes first; two at a time where threads are."""
+    with ThreadPoolExecutor(min(_AT_A_TIME, torch.get_num_threads())) as pool:
+        for done in [pool.submit(task) for task in tasks]:
+            done.result()
 
 
 def _room(latent_count: int, most: int) -> int:

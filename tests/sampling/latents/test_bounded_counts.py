@@ -169,6 +169,21 @@ def test_numbers_too_large_to_be_packed_count_as_small_ones_do():
     assert small.dropped().height
 
 
+@pytest.mark.parametrize("large", [31, 2**40, 2**62])
+def test_the_first_of_each_group_are_those_of_a_sort(large):
+    """Edges among small counts, at the largest small one, above it, and counts too large to be packed."""
+    generator = np.random.default_rng(large % 97)
+    for _ in range(60):
+        sizes = generator.integers(1, 20, generator.integers(1, 12))
+        starts, count = np.cumsum(sizes) - sizes, generator.choice([1, 2, 6, 7, 8, 9, large], sizes.sum())
+        limits = generator.integers(1, sizes + 1)
+        expected = np.zeros(len(count), bool)
+        for start, size, limit in zip(starts, sizes, limits, strict=True):
+            ranked = sorted(range(start, start + size), key=lambda row: (-count[row], row))
+            expected[ranked[:limit]] = True
+        assert (module._are_leading(count, starts, limits) == expected).all()
+
+
 def test_groups_that_do_not_fit_into_a_number_are_refused():
     with pytest.raises(ValueError, match="unsigned"):
         BoundedCounts({"name": pl.String}, keep=1, cap=1)
