@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from autointerp.explaining.highlighting import shown
 from autointerp.explanation_records import Explanation, Passage
+from autointerp.llm.requests import Reply
 
-__all__ = ["NO_EXPLANATION", "AskOptions", "all_of", "explanation_line", "shuffled"]
+__all__ = ["NO_EXPLANATION", "AskOptions", "all_of", "explanation_line", "shuffled", "whole_lines"]
 
 T = TypeVar("T")
 
@@ -51,6 +52,12 @@ def shuffled(seed: str, passages: Sequence[Passage]) -> list[int]:
         return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16).digest(), passage.id
 
     return sorted(range(len(passages)), key=key)
+
+
+def whole_lines(reply: Reply) -> str:
+    """The reply's text; without its last line where it ended at its limit: a 1 may be a 10's beginning."""
+    is_cut = reply.finish_reason == "length"
+    return reply.text.rpartition("\n")[0] if is_cut else reply.text
 
 
 async def all_of(questions: Iterable[Awaitable[T]]) -> list[T]:

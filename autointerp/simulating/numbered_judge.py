@@ -7,7 +7,7 @@ from autointerp.explanation_records import Explanation, Judgement, Passage, Refu
 from autointerp.llm.language_model import Capability, LanguageModel
 from autointerp.llm.requests import Message, Reply, Request
 from autointerp.simulating.answer_masses import answer_masses, normalised
-from autointerp.simulating.asking import AskOptions, all_of, explanation_line, shuffled
+from autointerp.simulating.asking import AskOptions, all_of, explanation_line, shuffled, whole_lines
 from autointerp.simulating.numbered_answers import Answered, answer_token, read_answers
 
 __all__ = ["ALTERNATIVES", "NumberedJudge"]
@@ -17,7 +17,7 @@ ALTERNATIVES = 5
 or the one that is not has less mass than the fifth."""
 
 _ANSWERS = ("0", "1")
-_DIVISIBLE = ("content_filter", "too_long", "cut_off")  # may be one passage's fault
+_DIVISIBLE = ("content_filter", "too_long")  # may be one passage's fault
 _ASKED_AGAIN = ("unparsable", "empty", "missing_logprobs", "cut_off")
 
 
@@ -46,8 +46,8 @@ class NumberedJudge(ABC):
         self.options = options or AskOptions()
 
     @abstractmethod
-    def instructions(self) -> str:
-        """The system message: the same for all explanations and passages."""
+    def prefix(self) -> tuple[Message, ...]:
+        """Instructions and a solved example: the same for all explanations and passages."""
 
     @abstractmethod
     def shown(self, passage: Passage) -> str:
@@ -77,10 +77,11 @@ class NumberedJudge(ABC):
         has_alternatives = "top_logprobs" in self.model.capabilities
         return Request(
             messages=(
-                Message("system", self.instructions()),
+                *self.prefix(),
                 Message("user", f"{explanation_line(explanation)}\n\nExcerpts:\n{lines}"),
             ),
-            max_tokens=8 * len(passages) + 8,
+            max_tokens=8 * len(passages) + 32,  # a greeting, perhaps
+            may_cut=True,  # what follows the lines is not read
             temperature=self.options.temperature,
             seed=self.options.seed,
             top_logprobs=ALTERNATIVES if has_alternatives else None,
@@ -113,7 +114,7 @@ class NumberedJudge(ABC):
         return found
 
     def _read(self, reply: Reply, passages: Sequence[Passage]) -> list[Judgement | Refusal]:
-        answers = read_answers(reply.text, len(passages), _ANSWERS)
+        answers = read_answers(whole_lines(reply), len(passages), _ANSWERS)
         found: list[Judgement | Refusal] = []
         for number, (passage, answered) in enumerate(zip(passages, answers, strict=True), 1):
             value = answered

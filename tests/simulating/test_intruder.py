@@ -15,7 +15,7 @@ INTRUDER = Passage("i", ("a", " house", " here"), (2,))
 
 
 def lines(request):
-    text = request.messages[1].text
+    text = request.messages[-1].text
     assert text.startswith("Excerpts:\n")
     return [line.split(". ", 1)[1] for line in text.split("\n")[1:]]
 

@@ -2,15 +2,18 @@
 
 import dataclasses
 import random
+import re
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autointerp.explanation_records import Judgement, Passage, Refusal
+from autointerp.llm.requests import Request
 from autointerp.simulating.asking import AskOptions
 from autointerp.simulating.detection import DetectionJudge
 from autointerp.simulating.fuzzing import FuzzingJudge
+from autointerp.simulating.numbered_answers import read_answers
 from autointerp.simulating.simulator import PassageJudge
 
 ANIMALS = [
@@ -91,8 +94,8 @@ def test_instructions_come_first_and_never_change(kit, word_judge, animals):
         marked = [dataclasses.replace(passage, marked=(0,)) for passage in animals]
         for text in ("dog", "", "a\nb"):
             kit.run(judge_type(model, AskOptions(passages_per_prompt=3)).judge(kit.explanation(text), marked))
-        assert len({request.messages[0] for request in model.requests}) == 1
-        assert all(request.messages[1].text.startswith("Explanation: ") for request in model.requests)
+        assert len({request.messages[:-1] for request in model.requests}) == 1
+        assert all(request.messages[-1].text.startswith("Explanation: ") for request in model.requests)
 
 
 def test_hostile_explanation_and_passages_stay_on_their_lines(kit):
@@ -115,7 +118,7 @@ def test_hostile_explanation_and_passages_stay_on_their_lines(kit):
     marked = [dataclasses.replace(passage, marked=(1,)) for passage in passages]
     model = kit.model(respond)
     kit.run(FuzzingJudge(model).judge(kit.explanation("dog"), marked))
-    lines = model.requests[0].messages[1].text.split("\n\nExcerpts:\n")[1]
+    lines = model.requests[0].messages[-1].text.split("\n\nExcerpts:\n")[1]
     assert lines.count("«") == lines.count("»") == 2
     assert "«‹dog›»" in lines
 
@@ -124,7 +127,7 @@ def test_empty_explanation_is_asked_as_such(kit, word_judge, animals):
     model = kit.model(word_judge)
     answers = kit.run(DetectionJudge(model).judge(kit.explanation(""), animals))
     assert values(answers) == [0.0] * len(animals)
-    assert model.requests[0].messages[1].text.startswith("Explanation: (no explanation)\n\n")
+    assert model.requests[0].messages[-1].text.startswith("Explanation: (no explanation)\n\n")
 
 
 def test_fuzzing_marks_what_the_caller_marked(kit, word_judge):
@@ -176,7 +179,7 @@ def test_a_reply_that_counts_otherwise_is_refused_whole(kit, animals):
 
 def test_one_passage_that_is_filtered_takes_no_sibling_with_it(kit, word_judge, animals):
     def respond(request):
-        if "no animal" in request.messages[1].text:
+        if "no animal" in request.messages[-1].text:
             return Refusal("content_filter", "declined")
         return word_judge(request)
 
@@ -297,7 +300,7 @@ def test_alternatives_are_asked_for_only_where_the_endpoint_gives_them(kit, word
 
 def test_an_exception_of_the_model_is_raised_after_the_others_have_ended(kit, word_judge, animals):
     def respond(request):
-        if "house" in request.messages[1].text:
+        if "house" in request.messages[-1].text:
             raise RuntimeError("budget")
         return word_judge(request)
 
@@ -344,9 +347,31 @@ def test_two_hundred_judged_items_and_their_explanation_fit_the_token_budget(kit
 
 
 def estimated_tokens(text):
-    import re
-
     return sum(
         -(-len(piece) // 6) if piece.strip().isalpha() else 2 * ("⏎" in piece) or 1
         for piece in re.findall(r" ?[A-Za-z]+|[0-9]{1,3}| ?[^\sA-Za-z0-9]|\s+", text)
     )
+
+
+def test_a_reply_that_is_cut_counts_up_to_its_last_whole_line(kit, animals):
+    cut = dataclasses.replace(kit.reply("1: 1\n2: 0\n3: 1"), finish_reason="length")
+    model = kit.model(
+        lambda request: cut if request.replicate == 0 else "\n".join(f"{n}: 0" for n in range(1, 7))
+    )
+    answers = kit.run(DetectionJudge(model).judge(kit.explanation("dog"), animals))
+    assert sorted(values(answers)) == [0.0] * 7 + [1.0]
+    assert [len(kit.excerpts(request)[1]) for request in model.requests] == [8, 6]
+    assert all(request.is_cut_usable for request in model.requests)
+
+
+@pytest.mark.parametrize("judge_type", [DetectionJudge, FuzzingJudge])
+def test_the_solved_example_in_the_prompt_is_solved(kit, judge_type):
+    """The prefix is what a reader of the prompt sees first: whole lines, and an answer that is read as meant."""
+    system, asked, answered = judge_type(kit.model(str)).prefix()
+    assert all(line and line[-1] in ".?!" for line in system.text.split("\n"))
+    explanation, lines = kit.excerpts(Request(messages=(asked,)))
+    weather = ("snow", "storm", "light breeze")
+    for (number, line), said in zip(lines, read_answers(answered.text, len(lines), ("0", "1")), strict=True):
+        shown = " ".join(re.findall("« ?(.*?)»", line)) if "«" in line else line
+        assert explanation == "words for the weather"
+        assert said.answer == str(int(any(word in shown for word in weather))), number

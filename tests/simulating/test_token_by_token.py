@@ -15,7 +15,7 @@ from autointerp.simulating.token_by_token import TokenByTokenSimulator
 
 
 def shown(request):
-    explanation, lines = request.messages[1].text.split("\n\nText:\n")
+    explanation, lines = request.messages[-1].text.split("\n\nText:\n")
     return explanation.removeprefix("Explanation: "), [json.loads(line) for line in lines.split("\n")]
 
 
