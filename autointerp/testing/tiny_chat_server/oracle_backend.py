@@ -70,11 +70,22 @@ class OracleBackend:
 
 
 def _ended(pieces: list[Piece], call: Call, before: list[ScoredToken]) -> Choice:
-    """The reply, cut where its limit is."""
+    """The reply, cut where its limit is, or before the first stop in it."""
     tokens = scored_pieces(pieces, call.top_count)
+    text = "".join(token.text for token in tokens)
+    stops = call.body.get("stop") or ()
+    places = [text.find(stop) for stop in ([stops] if isinstance(stops, str) else stops) if stop in text]
     limit = len(tokens) if call.most_tokens is None else call.most_tokens
-    kept = [*before, *tokens[:limit]]
-    return Choice("".join(token.text for token in kept), kept, "length" if limit < len(tokens) else "stop")
+    kept, length = [], 0
+    for token in tokens[:limit]:
+        if places and length >= min(places):
+            break
+        kept.append(token)
+        length += len(token.text)
+    text = text[: min([length, *places])]
+    is_cut = limit < len(tokens) and not (places and length >= min(places))
+    told = "".join(token.text for token in before) + text
+    return Choice(told, [*before, *kept], "length" if is_cut else "stop")
 
 
 def _structured(call: Call) -> str | None:

@@ -29,7 +29,7 @@ def judge(call: Call, habits: Habits, glossary: Glossary) -> list[Piece] | None:
     question = _last_message(call)
     said = _EXPLANATION.search(question)
     head, _, excerpts = question.partition("\nExcerpts:\n")
-    if said is None or not excerpts or "1 for yes" not in call.prompt:
+    if said is None or not excerpts:
         return None
     meaning = read_meaning(said[1], glossary)
     pieces: list[Piece] = []
