@@ -539,3 +539,34 @@ def test_check_endpoint_gives_a_table_and_keeps_nothing(section: Any, tmp_path: 
     assert table["json_schema"] == "no"
     assert all(row["evidence"] and row["endpoint"] == server.base_url for row in rows)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_local_model_plays_a_role_for_nothing_beside_a_paid_one(
+    section: Any, chat: Any, replies: Path, tmp_path: Path
+) -> None:
+    from autointerp.testing.tiny_subject import write_tiny_subject
+
+    folder = tmp_path / "model"
+    write_tiny_subject(folder)
+    request = Request(prompt="def f(x):", max_tokens=0, echo=True, top_logprobs=1, metric="a")
+    with tiny_chat_server(ScriptedBackend(echoing)) as server:
+        llm = section(
+            server.base_url,
+            judge={"base_url": "local", "model": str(folder)},
+            prices={"tiny": {"input": 1.0, "output": 1.0}},
+            budget_usd=1.0,
+        )
+
+        async def script(models: OpenModels) -> Any:
+            paid = await models["explainer"].ask(chat(metric="b"))
+            local = await asyncio.gather(*(models["judge"].ask(request) for _ in range(3)))
+            return paid, local, models.cost_report()
+
+        paid, local, report = play(llm, replies, script)
+    assert isinstance(paid, Reply)
+    assert isinstance(local[0], Reply) and local[0].logprobs
+    assert local[0] == local[1] == local[2]
+    rows = {row["role"]: row for row in report["rows"]}
+    assert rows["judge"]["usd"] == 0.0
+    assert rows["judge"]["prompt_tokens"] > 0
+    assert rows["explainer"]["usd"] > 0
