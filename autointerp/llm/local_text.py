@@ -5,6 +5,7 @@ passage cannot end its own turn.
 """
 
 import secrets
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,9 @@ class LocalText:
     def __init__(self, tokenizer: Any) -> None:
         """Find out what the tokenizer puts around a text."""
         self._tokenizer = tokenizer
+        # Questions are encoded in the event loop's thread while replies are decoded in the one that computes;
+        # a fast tokenizer fails if its settings are changed while it is at work.
+        self._lock = threading.RLock()
         self._anchor: list[int] = self._ids("a")[-1:]
         self._before = self._decoded(self._anchor)
         self._leading = _leading_ids(tokenizer)
@@ -62,10 +66,15 @@ class LocalText:
 
     def encode(self, request: Request) -> EncodedPrompt | Refusal:
         """The question's tokens; a refusal where there are none or the template cannot take the messages."""
-        if request.prompt is None:
-            return self._chat(request.messages)
+        with self._lock:
+            if request.prompt is None:
+                sound = [Message(message.role, _sound(message.text)) for message in request.messages]
+                return self._chat(sound)
+            return self._completion(_sound(request.prompt))
+
+    def _completion(self, prompt: str) -> EncodedPrompt | Refusal:
         coded = self._tokenizer(
-            request.prompt,
+            prompt,
             add_special_tokens=False,
             return_offsets_mapping=True,
             return_attention_mask=False,
@@ -73,7 +82,7 @@ class LocalText:
             verbose=False,
         )
         spans = np.asarray(coded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-        texts, offsets = _pieces(request.prompt, spans)
+        texts, offsets = _pieces(prompt, spans)
         leading = self._leading
         if not leading and not texts:
             begin = bos_id(self._tokenizer)
@@ -154,7 +163,8 @@ class LocalText:
     def texts(self, ids: Sequence[int]) -> list[str]:
         """What each token reads as in the midst of a text; a part of a character as U+FFFD."""
         missing = sorted({index for index in ids if index not in self._texts})
-        self._texts |= zip(missing, token_texts(self._tokenizer, missing), strict=True)
+        with self._lock:
+            self._texts |= zip(missing, token_texts(self._tokenizer, missing), strict=True)
         return [self._texts[index] for index in ids]
 
     def joined(self, ids: Sequence[int]) -> str:
@@ -162,15 +172,22 @@ class LocalText:
         return self._decoded([*self._anchor, *ids])[len(self._before) :]
 
     def _decoded(self, ids: Sequence[int]) -> str:
-        return str(
-            self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        )
+        settings = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        with self._lock:
+            return str(self._tokenizer.decode(list(ids), **settings))
 
     def _ids(self, text: str, *, as_text: bool = True) -> list[int]:
         coded = self._tokenizer(
             text, add_special_tokens=False, split_special_tokens=as_text, return_attention_mask=False
         )
         return list(coded["input_ids"])
+
+
+def _sound(text: str) -> str:
+    """The text with half surrogate pairs, which no tokenizer takes, as U+FFFD."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _without_system(messages: Sequence[Message]) -> Sequence[Message]:

@@ -100,6 +100,12 @@ def test_bos_is_put_in_front_where_the_tokenizer_does_so_and_of_empty_prompts() 
     assert LocalText(nothing).encode(Request(prompt="")) == Refusal("failed_request", "the prompt is empty")
 
 
+def test_half_surrogate_pairs_are_replaced() -> None:
+    prompt = LocalText(tiny_tokenizer()).encode(Request(prompt="a\ud800b \U0001f600"))
+    assert "".join(prompt.texts) == "a\N{REPLACEMENT CHARACTER}b \U0001f600"
+    assert not isinstance(_templated().encode(_chat(("user", "\udc00"))), Refusal)
+
+
 def test_tokens_read_as_in_the_midst_of_a_text() -> None:
     text, tokenizer = LocalText(tiny_tokenizer()), tiny_tokenizer()
     ids = tokenizer(" é the")["input_ids"]
