@@ -1,8 +1,11 @@
 """The catalogue names every simulator and judge, makes it, and says what an endpoint lacks."""
 
+import re
+
 import pytest
 
 from autointerp.errors import EndpointError
+from autointerp.explanation_records import Passage
 from autointerp.simulating.catalogue import (
     JUDGE_NAMES,
     SIMULATOR_NAMES,
@@ -12,9 +15,10 @@ from autointerp.simulating.catalogue import (
     simulator_for,
 )
 from autointerp.simulating.embedding import EmbeddingJudge
-from autointerp.simulating.intruder import IntruderJudge
+from autointerp.simulating.intruder import IntruderJudge, intruder_trial
 from autointerp.simulating.simulator import PassageJudge, TokenSimulator
 
+FIRING = Passage("p", (" a", " b"), (1,))
 ALL = ("chat", "completions", "logprobs", "top_logprobs", "echo")
 
 
@@ -69,3 +73,23 @@ def test_auto_is_the_best_that_the_endpoint_can():
     assert simulator_for("auto", frozenset({"chat", "completions", "echo"})) == "all_at_once"
     assert simulator_for("auto", frozenset({"chat", "top_logprobs"})) == "structured"
     assert simulator_for("token_by_token", frozenset()) == "token_by_token"
+
+
+def test_instructions_are_whole_sentences_and_the_examples_are_of_their_form(kit):
+    model, explanation = kit.model(str, ALL), kit.explanation("x")
+    trial, _ = intruder_trial("t", [FIRING], FIRING)
+    requests = [
+        make_judge("detection", model).request(explanation, [FIRING]),
+        make_judge("fuzzing", model).request(explanation, [FIRING]),
+        make_simulator("structured", model).request(explanation, FIRING),
+        make_simulator("token_by_token", model).request(explanation, FIRING, 1),
+        make_intruder_judge(model).request(trial),
+    ]
+    for request in requests:
+        system, *turns = request.messages
+        assert all(line.endswith(".") for line in system.text.split("\n"))
+        assert [turn.role for turn in turns] == ["user", "assistant"] * (len(turns) // 2) + ["user"]
+        shapes = {
+            re.sub(r"[^\n:.]+", "", turn.text.split("\n\n")[0]) for turn in turns if turn.role == "user"
+        }
+        assert len(shapes) == 1 or request is requests[-1]
