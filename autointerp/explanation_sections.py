@@ -1,8 +1,9 @@
 """Sections of a suite about the LLM and about explanations: every choice with its default and its reason."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 __all__ = ["ExplanationSection", "LlmSection", "PriceSection", "RoleSection"]
 
@@ -33,10 +34,28 @@ class PriceSection(_Section):
     output: float = Field(ge=0)
 
 
+def _without_credentials(base_url: str) -> str:
+    """An address of which nothing must be kept secret: it stands in files of the run."""
+    if base_url == "local":
+        return base_url
+    try:
+        parts = urlsplit(base_url)
+    except ValueError:
+        raise ValueError("is no address") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be `local` or begin with http:// or https://")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("holds more than host and path; a key belongs into the variable of api_key_env")
+    return base_url
+
+
+_Address = Annotated[str, AfterValidator(_without_credentials)]
+
+
 class RoleSection(_Section):
     """What one role does differently: explainer, simulator or judge."""
 
-    base_url: str | None = None
+    base_url: _Address | None = None
     model: str | None = None
     api_key_env: str | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -46,7 +65,7 @@ class RoleSection(_Section):
 class LlmSection(_Section):
     """The language model that explains and judges; without `model` nothing is asked and nothing is paid."""
 
-    base_url: str = "https://api.openai.com/v1"
+    base_url: _Address = "https://api.openai.com/v1"
     """Of any server that speaks OpenAI's protocol (OpenAI, vLLM, Ollama, llama.cpp, OpenRouter); `local`: the
     model is loaded in this process by transformers, and `model` is a folder or a hub name."""
     model: str | None = None

@@ -309,14 +309,15 @@ class RunStore:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """A folder must be empty, hold a run, or hold what a run killed at its start left there."""
+    """A folder must be empty, hold a run, what a run killed at its start left, or kept answers to replay."""
     names = {entry.name for entry in path.iterdir()}
     if "identity.json" in names:
         return
     if _CHUNKS in names:
         names |= {f"{_CHUNKS}/{entry.name}" for entry in (path / _CHUNKS).iterdir()}
     leftovers = {name for name in names if name.startswith(".") and name.endswith(".tmp")}
-    if names - leftovers - {"run.lock", _CHUNKS}:
+    answers = {name for name in names if name.startswith("llm_replies.sqlite")}
+    if names - leftovers - answers - {"run.lock", _CHUNKS}:
         raise RunStoreError(
             "the folder is not empty and holds no run", where=path, remedy="name a new folder with --out"
         )

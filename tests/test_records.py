@@ -131,6 +131,7 @@ def test_every_error_is_ours_and_knows_its_exit_code():
     codes = {name: getattr(errors, name).exit_code for name in errors.__all__}
     assert codes.pop("MetricFailedError") == 4
     assert codes.pop("InterruptedRunError") == 130
+    assert codes.pop("BudgetReachedError") == 5
     assert codes.pop("AutointerpError") == 1
     assert set(codes.values()) == {2}
     assert all(issubclass(getattr(errors, name), errors.AutointerpError) for name in errors.__all__)

@@ -25,6 +25,8 @@ from autointerp.scoring.predictions import ScoredPassage
 from autointerp.simulating.asking import AskOptions
 from autointerp.simulating.calibration import Calibration, fit_calibration
 from autointerp.simulating.catalogue import (
+    JUDGE_NAMES,
+    SIMULATOR_NAMES,
     make_intruder_judge,
     make_judge,
     make_simulator,
@@ -35,7 +37,7 @@ from autointerp.simulating.intruder import IntruderJudge
 from autointerp.simulating.simulator import PassageJudge, TokenSimulator
 from autointerp.simulating.steering import SteeringJudge
 
-__all__ = ["Questions", "Testers", "needs_running", "testers_of"]
+__all__ = ["Questions", "Testers", "needs_running", "prompt_versions", "testers_of"]
 
 _OF_PASSAGES = ("detection", "embedding", "surprisal")
 _JUDGES = (*_OF_PASSAGES, "fuzzing")
@@ -194,6 +196,18 @@ def needs_running(plan: Plan, section: ExplanationSection) -> bool:
     """Whether anything of a plan runs the subject on new texts, or without a latent."""
     is_tested = any(method in plan.methods for method in ("generation", "steering"))
     return is_tested or section.revisions > 0 or needs_effects(plan.explainers)
+
+
+def prompt_versions(plan: Plan, section: ExplanationSection) -> dict[str, str]:
+    """Of every test that asks an LLM; of `simulation` those of all that it may mean, where that is open."""
+    simulators = ["all_at_once", "structured"] if section.simulation == "auto" else [section.simulation]
+    found = {
+        "generation": TextGenerator.prompt_version,
+        "steering": SteeringJudge.prompt_version,
+        "simulation": " or ".join(SIMULATOR_NAMES[name].prompt_version for name in simulators),
+        **{name: entry.prompt_version for name, entry in JUDGE_NAMES.items() if entry.prompt_version},
+    }
+    return {method: found[method] for method in plan.methods if method in found}
 
 
 def _generator(
