@@ -29,7 +29,6 @@ _LEAST_LIMIT = 2**20  # candidates
 _LEAST_LOWERED = 4096  # latents: with fewer, more candidates cost more than faster products save
 _LOWERED_RESULT = 1.01 * 2.0**-8  # of a number in bfloat16: by how much rounding to it changed it, at most
 _LEAST_SIDE, _LEAST_WIDTH = 256, 64  # of a product in bfloat16
-_BLOCKS_OF_PAIRS = 4  # pairs whose exact cosines are computed at a time, in sides of a block
 
 
 def decoder_directions(sae: SparseAutoencoder, latents: Sequence[int]) -> Float[Tensor, "chosen d_out"]:
@@ -71,7 +70,7 @@ def nearest_latents(
     over `count` sums in float64 per chosen latent, or more where more directions are nearly equal. A decoder
     in a file is read once from end to end, chosen rows first, and then the rows of candidates. Memory: chosen
     x d_out in float32, and half as much in bfloat16, 20 to 60 bytes per candidate (at most 2 chosen x count
-    and 2**20 of them, and a block's), and a few arrays of `block_bytes` and of 4 blocks' rows of directions
+    and 2**20 of them, and a block's), and a few arrays of `block_bytes` and of a block's rows of directions
     in float64.
 
     Args:
@@ -225,8 +224,9 @@ class _Search:
         return exact.at(places_by_row(exact.rows, len(self._latents)) < self._count)
 
     def _parts(self, entries: Entries) -> Iterator[tuple[Int[Tensor, " part"], Int[Tensor, " part"]]]:
-        size = self._side * _BLOCKS_OF_PAIRS
-        return zip(entries.rows.cpu().split(size), entries.columns.cpu().split(size), strict=True)
+        # No more, so that what is made of them stays in the cache.
+        parts = (indices.cpu().split(self._side) for indices in (entries.rows, entries.columns))
+        return zip(*parts, strict=True)
 
     def _cosines(self, rows: Int[Tensor, " pair"], columns: Int[Tensor, " pair"]) -> Float32[Tensor, " pair"]:
         """Each summed on its own, so that it does not depend on what it is computed with."""

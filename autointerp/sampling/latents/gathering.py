@@ -41,6 +41,7 @@ from autointerp.sampling.samplers.same_token import SameTokenSampler
 from autointerp.sampling.samplers.sampler import SAMPLE_SCHEMA, ChunkView, Sampler
 from autointerp.sampling.samplers.silent import SilentSampler
 from autointerp.sampling.samplers.similar import SimilarSampler
+from autointerp.sampling.samplers.sorting import order_of, run_starts
 from autointerp.sampling.samplers.top import TopSampler
 from autointerp.sampling.samplers.uniform import UniformSampler
 
@@ -298,24 +299,44 @@ def _separated(
     """Windows of what is drawn, its contexts, and how many examples went since they gave a score away."""
     contexts = contexts_of(spilled, drawn["context"])
     found = leaks(drawn.rename({"position": "focus"}), contexts)
-    kept = drawn.join(found, on=["latent", "split", "context"], how="anti", maintain_order="left")
-    group = ("sampler", "latent", "split", "stratum")
-    before = drawn.group_by(group).agg(before=pl.len())
-    after = kept.group_by(group).agg(after=pl.len())
-    # What is left stands for what went, too, and takes its ranks.
-    kept = (
-        kept.sort(*group, "rank")
-        .join(before, on=group, maintain_order="left")
-        .join(after, on=group, maintain_order="left")
-        .with_columns(
-            weight=pl.col("weight") * pl.col("before") / pl.col("after"),
-            rank=pl.int_range(pl.len(), dtype=pl.UInt32).over(group),
-        )
-        .select(*SAMPLE_SCHEMA, "sampler")
-    )
+    kept = _without(found, drawn)
     examples = windowed(kept, contexts, options.window, seed=options.seed)
     used = contexts.filter(pl.col("context").is_in(kept["context"].unique().implode()))
     return examples, used, drawn.height - kept.height
+
+
+def _without(leaks_found: pl.DataFrame, drawn: pl.DataFrame) -> pl.DataFrame:
+    """The other rows, by sampler, latent, split, stratum and rank.
+
+    What is left stands for what went, too, and takes its ranks.
+    """
+    names = pl.Enum(drawn["sampler"].unique().sort())
+    group = drawn["sampler"].cast(names).to_physical().to_numpy().astype(np.uint64)
+    for name, bits in (("latent", 32), ("split", 8), ("stratum", 16)):
+        group = group << np.uint64(bits) | drawn[name].to_numpy().astype(np.uint64)
+    order = order_of(group, drawn["rank"].to_numpy().astype(np.uint64))
+    rows, starts = drawn[order], run_starts(group[order])
+    if not len(starts):
+        return rows.select(*SAMPLE_SCHEMA, "sampler")
+    leaking = rows.select("latent", "split", "context").with_row_index()
+    leaking = leaking.join(leaks_found, on=["latent", "split", "context"], how="semi")
+    stays = np.ones(rows.height, bool)
+    stays[leaking["index"].to_numpy()] = False
+    before = np.diff(starts, append=rows.height)
+    after = np.add.reduceat(stays, starts, dtype=np.int64)
+    place = np.cumsum(stays) - stays
+    columns = {
+        "before": np.repeat(before, before),
+        "after": np.repeat(after, before),
+        "rank": (place - np.repeat(place[starts], before)).astype(np.uint32),
+    }
+    weight = pl.col("weight") * pl.col("before") / pl.col("after")
+    return (
+        rows.with_columns(**{name: pl.Series(numbers) for name, numbers in columns.items()})
+        .filter(pl.Series(stays))
+        .with_columns(weight=weight)
+        .select(*SAMPLE_SCHEMA, "sampler")
+    )
 
 
 def _sampled(totals: pl.DataFrame, chosen: pl.DataFrame, statistics: pl.DataFrame) -> pl.DataFrame:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int, Int64, UInt64
 from autointerp.errors import RunStoreError
 from autointerp.sampling.samplers.hashing import hashed
 from autointerp.sampling.samplers.sampler import SPLITS
+from autointerp.sampling.samplers.sorting import run_starts
 from autointerp.sampling.samplers.text_places import TextPlaces
 
 __all__ = ["LEAK_SCHEMA", "NGRAM", "leaks", "ngram_hashes", "refuse_leaks"]
@@ -32,6 +33,7 @@ _SALT = "ngram"
 _BLOCK = 1 << 20
 """Tokens, or matches, that are worked on at a time."""
 _SHOWN = 3
+_INT_BITS = 63
 
 
 def ngram_hashes(
@@ -201,12 +203,8 @@ class _Rows:
                 f"{outside.height} examples lie in no context, or behind its end: {outside.row(0)}"
             )
         row, focus = (frame[name].to_numpy().astype(np.int64) for name in ("row", "focus"))
-        frame = (
-            frame.select("latent", "split", "row", focus=pl.Series(text.places.before(row, focus)))
-            .unique()
-            .sort("latent", "split", "row", "focus")
-        )
-        return cls(*(frame[name].to_numpy().astype(np.int64) for name in frame.columns))
+        latent, split = (frame[name].to_numpy().astype(np.int64) for name in ("latent", "split"))
+        return cls(*_distinct(latent, split, row, text.places.before(row, focus)))
 
     def blocks(self, shared: "_Shared") -> "list[_Rows]":
         """Cut between latents, so that a block's matches fit in memory. At least one."""
@@ -312,6 +310,24 @@ def _ranges(
     counts = end - begin
     owner = np.repeat(np.arange(len(begin)), counts)
     return owner, np.arange(len(owner)) + (begin - _offsets(counts)[:-1])[owner]
+
+
+def _distinct(*columns: Int64[np.ndarray, " row"]) -> list[Int64[np.ndarray, " distinct"]]:
+    """Distinct rows of numbers from 0 on, sorted: each row as one number, where that has enough bits."""
+    widths = [int(column.max(initial=0)).bit_length() for column in columns]
+    if sum(widths) >= _INT_BITS:
+        rows = np.unique(np.stack(columns, axis=1), axis=0)
+        return list(rows.T)
+    packed = np.zeros(len(columns[0]), dtype=np.int64)
+    for column, width in zip(columns, widths, strict=True):
+        packed = packed << width | column
+    packed.sort()
+    packed = packed[run_starts(packed)]
+    found = []
+    for width in reversed(widths):
+        found.append(packed & (2**width - 1))
+        packed = packed >> width
+    return found[::-1]
 
 
 def _numbers(
