@@ -230,25 +230,49 @@ class _Search:
 
     def _cosines(self, rows: Int[Tensor, " pair"], columns: Int[Tensor, " pair"]) -> Float32[Tensor, " pair"]:
         """Each summed on its own, so that it does not depend on what it is computed with."""
-        products = self._gathered(self._latents[rows]).mul_(self._gathered(columns))
-        return products.sum(dim=1).float()
+        left, right = self._gathered(self._latents[rows]), self._gathered(columns)
+        if left.is_cpu:
+            return torch.from_numpy(np.einsum("ij,ij->i", left.numpy(), right.numpy()).astype(np.float32))
+        return left.mul_(right).sum(dim=1).float()
 
     def _gathered(self, latents: Int[Tensor, " pair"]) -> Float64[Tensor, "pair d_out"]:
         distinct, place = latents.unique(return_inverse=True)
         _, unit = _directions(self._sae, distinct)
-        return unit[place.to(unit.device)]
+        return torch.from_numpy(unit.numpy()[place.numpy()]) if unit.is_cpu else unit[place.to(unit.device)]
 
 
 def _directions(
     sae: SparseAutoencoder, latents: Int[Tensor, " latent"]
 ) -> tuple[Int[Tensor, " found"], Float64[Tensor, "found d_out"]]:
     """Those latents that have a direction, and the decoder's rows over their lengths."""
-    rows = sae.decoder_weight[latents.to(sae.decoder_weight.device)].detach().to(_device(sae), torch.float64)
-    length = rows.norm(dim=1)
+    rows, length = _rows_and_lengths(sae, latents)
     has_direction = length.isfinite() & (length > 0)
     if has_direction.all():
-        return latents, rows.div_(length[:, None])
-    return latents[has_direction.cpu()], rows[has_direction] / length[has_direction, None]
+        return latents, rows
+    return latents[has_direction.cpu()], rows[has_direction]
+
+
+def _rows_and_lengths(
+    sae: SparseAutoencoder, latents: Int[Tensor, " latent"]
+) -> tuple[Float64[Tensor, "latent d_out"], Float64[Tensor, " latent"]]:
+    """The decoder's rows over their lengths, and these.
+
+    In main memory by NumPy's single thread: the pieces are small, and torch's threads wait for one another
+    at each step, above all on a busy machine.
+    """
+    weight = sae.decoder_weight.detach()
+    if not (weight.is_cpu and _device(sae).type == "cpu"):
+        rows = weight[latents.to(weight.device)].to(_device(sae), torch.float64)
+        length = rows.norm(dim=1)
+        return rows.div_(length[:, None]), length
+    if weight.dtype == torch.bfloat16:  # which NumPy has not
+        numbers = weight[latents].to(torch.float64).numpy()
+    else:
+        numbers = weight.numpy()[latents.numpy()].astype(np.float64)
+    with np.errstate(all="ignore"):  # directions that are zero or not finite are left out
+        length = np.sqrt(np.einsum("ij,ij->i", numbers, numbers))
+        numbers /= length[:, None]
+    return torch.from_numpy(numbers), torch.from_numpy(length)
 
 
 def _device(sae: SparseAutoencoder) -> torch.device:
