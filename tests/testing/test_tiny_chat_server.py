@@ -407,3 +407,13 @@ def test_it_can_be_started_by_hand():
             process.terminate()
     assert answer["choices"][0]["message"]["content"] == "hi"
     assert models["data"][0]["id"] == "scripted"
+
+
+def test_a_port_that_is_taken_is_one_line():
+    with tiny_chat_server(ScriptedBackend(["a"])) as server:
+        command = [sys.executable, "-m", "autointerp.testing.tiny_chat_server", "--backend", "oracle"]
+        found = subprocess.run(
+            [*command, "--port", str(server.port)], capture_output=True, text=True, check=False
+        )
+    assert found.returncode == 2
+    assert found.stderr.startswith(f"cannot listen on port {server.port}: ") and found.stderr.count("\n") == 1

@@ -11,6 +11,7 @@ import typer
 from autointerp.testing.tiny_chat_server.exchange import Backend
 from autointerp.testing.tiny_chat_server.faults import FAULTS
 from autointerp.testing.tiny_chat_server.faulty_backend import FaultyBackend
+from autointerp.testing.tiny_chat_server.oracle_backend import OracleBackend
 from autointerp.testing.tiny_chat_server.scripted_backend import ScriptedBackend
 from autointerp.testing.tiny_chat_server.server import tiny_chat_server
 
@@ -21,6 +22,7 @@ class BackendName(StrEnum):
     """Who answers."""
 
     MODEL = "model"
+    ORACLE = "oracle"
     SCRIPTED = "scripted"
 
 
@@ -38,6 +40,8 @@ def make_backend(name: BackendName, *, reply: str, faults: float, seed: int) -> 
         from autointerp.testing.tiny_chat_server.model_backend import ModelBackend  # torch takes seconds
 
         backend = ModelBackend()
+    elif name is BackendName.ORACLE:
+        backend = OracleBackend()
     else:
         backend = ScriptedBackend([reply])
     return FaultyBackend(backend, faults=faults, seed=seed) if faults else backend
@@ -53,7 +57,15 @@ def main(
 ) -> None:
     """Print the address, serve until interrupted, print what was asked."""
     made = make_backend(backend, reply=reply, faults=faults, seed=seed)
-    with tiny_chat_server(made, latency_seconds=latency_ms / 1000, port=port) as server:
+    try:
+        _serve(made, latency_seconds=latency_ms / 1000, port=port)
+    except OSError as error:
+        sys.stderr.write(f"cannot listen on port {port}: {error}\n")
+        raise SystemExit(2) from None
+
+
+def _serve(backend: Backend, *, latency_seconds: float, port: int) -> None:
+    with tiny_chat_server(backend, latency_seconds=latency_seconds, port=port) as server:
         sys.stdout.write(f"{server.base_url}\n")
         sys.stdout.flush()
         try:

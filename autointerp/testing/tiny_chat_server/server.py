@@ -50,13 +50,24 @@ class TinyChatServer:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def start(self) -> None:
-        """Listen on the loopback interface."""
+        """Listen on the loopback interface.
+
+        Raises:
+            OSError: the port is taken.
+        """
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
+        try:
+            asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
+        except OSError:
+            self._end()
+            raise
 
     def stop(self) -> None:
         """Drop every connection and stop listening."""
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._end()
+
+    def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
