@@ -1,13 +1,13 @@
 """How fast LLM requests go out: autointerp's client with its file of answers, and the bare openai client.
 
-    python benchmarks/speed/llm_client.py --requests 5000 --latency-ms 200 --at-once 64
+    python benchmarks/speed/llm_client.py                      # 5,000 requests, 64 at once, 200 ms each
     python benchmarks/speed/llm_client.py --top-logprobs 20
 
-A server in another process answers each request after the latency, as many at once as asked. Shown for each
-side: seconds, requests per second, the share of the ideal (at once / latency), the same after the first tenth
-of the requests, processor time a request, and cores in use. Ours measures the endpoint first (not timed),
-keeps every answer in SQLite and accounts for it; the bare side keeps nothing. On a machine that others use
-too, only the processor time says something.
+A server in another process answers each request after the latency, as many at once as asked. Printed is a
+Markdown table, a row for each side: requests per second, their share of the ideal (at once / latency), the
+same after the first tenth of the requests, that as a share of the bare client's, processor time a request,
+and cores in use. Ours measures the endpoint first (not timed), keeps every answer in SQLite and accounts for
+it; the bare side keeps nothing. On a machine that others use too, only the processor time says something.
 """
 
 import argparse
@@ -67,42 +67,61 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=5000)
     parser.add_argument("--latency-ms", type=float, default=200.0)
     parser.add_argument("--at-once", type=int, default=64)
-    parser.add_argument("--top-logprobs", type=int, default=0)
+    parser.add_argument("--top-logprobs", type=int, nargs="+", default=[0, 20], help="of each reply")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    arguments = [sys.executable, "-c", _SERVER, str(options.latency_ms / 1000), str(options.top_logprobs)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
-            found = {
-                name: asyncio.run(side(url, options)) for name, side in (("ours", _ours), ("bare", _bare))
-            }
-        finally:
-            server.terminate()
-    for name, row in found.items():
-        print(name, " ".join(f"{key}={value:.3g}" for key, value in row.items()))
+    found: dict[str, dict[str, float]] = {}
+    for tops in options.top_logprobs:
+        for side, timed in (("bare client", _bare), ("autointerp", _ours)):
+            found[f"{side}, {f'{tops} alternatives' if tops else 'text alone'}"] = _timed_side(
+                timed, tops, options
+            )
+    print(_table(found))
     if options.out is not None:
         options.out.write_text(json.dumps(found, indent=2))
 
 
-async def _ours(url: str, options: Any) -> dict[str, float]:
-    tops = options.top_logprobs or None
+def _timed_side(timed: Callable[[str, int, Any], Any], tops: int, options: Any) -> dict[str, float]:
+    """One side against a server of its own."""
+    arguments = [sys.executable, "-c", _SERVER, str(options.latency_ms / 1000), str(tops)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+            return asyncio.run(timed(url, tops, options))
+        finally:
+            server.terminate()
+
+
+def _table(found: dict[str, dict[str, float]]) -> str:
+    """Markdown, a row for each side."""
+    names = ("requests/s", "of the ideal", "after the start", "of bare", "ms of processor a request", "cores")
+    lines = ["| client, replies | " + " | ".join(names) + " |", "| :--- |" + " ---: |" * len(names)]
+    for name, row in found.items():
+        later = row["of_ideal_after_start"]
+        bare = found[f"bare client, {name.split(', ')[1]}"]["of_ideal_after_start"]
+        cells = [f"{row['requests_per_second']:.0f}", f"{row['of_ideal']:.1%}", f"{later:.1%}"]
+        cells += [f"{later / bare:.1%}", f"{row['processor_ms_per_request']:.2f}", f"{row['cores']:.2f}"]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+async def _ours(url: str, tops: int, options: Any) -> dict[str, float]:
     section = LlmSection(base_url=url, model="m", concurrency=options.at_once)
     with tempfile.TemporaryDirectory() as folder:
         async with open_models(section, Path(folder) / "llm_replies.sqlite", roles=["judge"]) as models:
 
             async def one(number: int) -> None:
                 messages = (Message("system", _PREFIX), Message("user", str(number)))
-                await models["judge"].ask(Request(messages=messages, top_logprobs=tops))
+                await models["judge"].ask(Request(messages=messages, top_logprobs=tops or None))
 
             return await _timed(one, options)
 
 
-async def _bare(url: str, options: Any) -> dict[str, float]:
+async def _bare(url: str, tops: int, options: Any) -> dict[str, float]:
     client = AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
     turns = asyncio.Semaphore(options.at_once)
-    more = {"logprobs": True, "top_logprobs": options.top_logprobs} if options.top_logprobs else {}
+    more = {"logprobs": True, "top_logprobs": tops} if tops else {}
 
     async def one(number: int) -> None:
         async with turns:
