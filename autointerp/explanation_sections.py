@@ -113,6 +113,9 @@ class ExplanationSection(_Section):
     methods: tuple[MethodName, ...] | None = None
     """How explanations are tested. Default: `token_table` for token statistics; with an LLM also `detection`
     and `fuzzing`, and `simulation` where the endpoint gives prompt log-probabilities."""
+    latent_count: int | None = Field(default=None, ge=1)
+    """Of each checkpoint's sampled latents, at most; drawn at random. Default: all. An LLM's cost is in
+    proportion to it."""
     best_of: int = Field(default=1, ge=1)
     """Candidates of each LLM explanation; the best on the validate split is kept."""
     revisions: int = Field(default=0, ge=0)

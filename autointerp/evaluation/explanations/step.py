@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from autointerp.evaluation.explanations.dictionary import DictionaryPart, ExplainedDictionary
@@ -26,6 +27,7 @@ from autointerp.records import OBSERVATION_SCHEMA
 from autointerp.run_store import RunStore
 from autointerp.sampling.latent_meter import LatentMeter
 from autointerp.sampling.latents.evidence import ContextTexts, LatentExamples
+from autointerp.sampling.samplers.hashing import hashed
 
 __all__ = ["Explained", "explain_latents"]
 
@@ -82,6 +84,11 @@ class _Step:
             for entry in entries
         }
 
+        count = work.suite.explanations.latent_count
+        self._chosen = {
+            name: drawn(reader.live, count, seed=work.suite.seed) for name, reader in self._readers.items()
+        }
+
     async def run(self) -> Explained:
         """All dictionaries, one after another."""
         async with AsyncExitStack() as stack:
@@ -105,7 +112,7 @@ class _Step:
         return found
 
     async def _parts(self, models: Mapping[str, Any], estimate: CostRange | None) -> list[DictionaryPart]:
-        total = 2 * sum(len(reader.live) for reader in self._readers.values())
+        total = 2 * sum(len(chosen) for chosen in self._chosen.values())
         name = f"explaining latents{cost_words(estimate)}"
         parts = []
         with self._work.progress.step(name, total=total, unit="latent") as advance:
@@ -121,11 +128,11 @@ class _Step:
         self, entry: Measurable, models: Mapping[str, Any], advance: Advance
     ) -> ExplainedDictionary:
         reader, running = self._readers[entry.summary.name], self._running(entry)
-        cases = {case.evidence.latent: case for case in reader.cases()}
+        chosen = self._chosen[entry.summary.name]
+        cases = {case.evidence.latent: case for case in reader.cases(chosen)}
         if running is not None and needs_effects(self._plan.explainers):
             cases = with_effects(cases, running)
-        # the sample was drawn at random, so its first latents are a random part of it
-        nulls = frozenset(reader.live[: self._work.suite.explanations.null_latents])
+        nulls = frozenset(chosen[: self._work.suite.explanations.null_latents])
         return ExplainedDictionary(
             self._work.suite,
             self._plan,
@@ -153,14 +160,13 @@ class _Step:
         suite = self._work.suite
         planned = []
         for entry in self._entries:
-            reader = self._readers[entry.summary.name]
-            live = reader.live
-            few = live[:: max(1, len(live) // _COUNTED_LATENTS)][:_COUNTED_LATENTS]
+            reader, chosen = self._readers[entry.summary.name], self._chosen[entry.summary.name]
+            few = chosen[:_COUNTED_LATENTS]
             if not few:
                 continue
             counting = {role: CountingModel(model) for role, model in models.items()}
             cases = {case.evidence.latent: case for case in reader.cases(few)}
-            share = min(1.0, suite.explanations.null_latents / len(live))
+            share = min(1.0, suite.explanations.null_latents / len(chosen))
             explanations = suite.explanations.model_copy(update={"revisions": 0})
             asked = ExplainedDictionary(
                 suite.model_copy(update={"explanations": explanations}),
@@ -172,7 +178,7 @@ class _Step:
                 advance=lambda _: None,
             )
             await asked.ask()
-            planned += planned_calls(counting, factor=len(live) / len(few))
+            planned += planned_calls(counting, factor=len(chosen) / len(few))
         found = planned_cost(planned, suite.llm.prices, is_batch=suite.llm.batch)
         self._store.event("llm estimate", **found.to_json())
         return found
@@ -198,6 +204,12 @@ class _Step:
                 cost["per_million_latents"] = scaled_cost(cost, latents=len(explained))
         observations = score_observations(scores) if scores else pl.DataFrame(schema=OBSERVATION_SCHEMA)
         return Explained(observations, facts, cost, rows, score_rows(scores))
+
+
+def drawn(latents: Sequence[int], count: int | None, *, seed: int) -> list[int]:
+    """Some latents in an order at random: `count` of them, or all; more are those before and others."""
+    keys = hashed(seed, "explained", np.array(latents, dtype=np.uint64))
+    return [latents[place] for place in np.argsort(keys, kind="stable")][:count]
 
 
 def _prompts(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
