@@ -205,7 +205,9 @@ def largest_indices(pre: Float[Tensor, "token latent"], k: int) -> Int[Tensor, "
 
 
 def _pays_off(pre: Float[Tensor, "token latent"], k: int) -> bool:
-    return pre.device.type == "cpu" and pre.shape[1] >= 8 * _GROUP_SIZE * (k + 1)
+    """In half precision a GPU gains nothing by it (measured on an H100)."""
+    is_fast = pre.device.type == "cpu" or pre.dtype == torch.float32
+    return is_fast and pre.shape[1] >= 8 * _GROUP_SIZE * (k + 1)
 
 
 def _candidates(pre: Float[Tensor, "token latent"], k: int) -> Int[Tensor, "token candidate"]:
