@@ -25,7 +25,7 @@ def test_the_suite_it_shows_is_valid(tmp_path):
     assert suite_from_mapping(tomllib.loads(text), folder=tmp_path).checkpoints[0].name == "sae"
 
 
-@pytest.mark.parametrize("verb", sorted(set(re.findall(r"^autointerp (\w+)", README, flags=re.MULTILINE))))
+@pytest.mark.parametrize("verb", sorted(set(re.findall(r"^autointerp ([\w-]+)", README, flags=re.MULTILINE))))
 def test_every_verb_it_names_has_help(verb):
     assert CliRunner().invoke(app, [verb, "--help"]).exit_code == 0
 
