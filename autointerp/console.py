@@ -10,6 +10,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -39,9 +40,23 @@ class _Bars:
     @contextmanager
     def step(self, name: str, *, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
         """Show one step until the block ends."""
-        task = self._bars.add_task(name, total=total, unit=unit)
-        yield lambda amount: self._bars.advance(task, amount)
+        task = self._bars.add_task(printable(name), total=total, unit=unit)
+        yield _Step(self._bars, task, name)
         self._bars.update(task, total=self._bars.tasks[task].completed)
+
+
+class _Step:
+    """One bar: called, it moves on; `note` says something beside its name."""
+
+    def __init__(self, bars: Progress, task: TaskID, name: str) -> None:
+        self._bars, self._task, self._name = bars, task, name
+
+    def __call__(self, amount: float) -> None:
+        self._bars.advance(self._task, amount)
+
+    def note(self, text: str) -> None:
+        """What a watcher should know now: the spend so far."""
+        self._bars.update(self._task, description=printable(f"{self._name}: {text}"))
 
 
 class _Rate(ProgressColumn):
@@ -56,7 +71,12 @@ class _Rate(ProgressColumn):
 @contextmanager
 def progress() -> Iterator[_Bars]:
     """Bars on standard error while the block runs; nothing where that is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TaskProgressColumn(), _Rate())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        TaskProgressColumn(),
+        _Rate(),
+    )
     console = _errors()
     times = (TimeElapsedColumn(), TimeRemainingColumn())
     # A log file wants no bars; the run's events are in run.jsonl.

@@ -13,7 +13,7 @@ __all__ = ["shown", "told"]
 def shown(
     progress: Progress, name: str, *, expected: int | None = None
 ) -> Iterator[Callable[[Standing], None]]:
-    """A listener for `open_models(listen=...)` that moves a bar by one for each answer.
+    """A listener for `open_models(listen=...)` that moves a bar with each answer and tells the spend.
 
     Args:
         progress: draws it.
@@ -22,11 +22,14 @@ def shown(
     """
     before = 0
     with progress.step(name, total=expected, unit="answers") as advance:
+        note = getattr(advance, "note", None)  # a library call's steps have none
 
         def listen(standing: Standing) -> None:
             nonlocal before
             advance(float(standing.answered - before))
             before = standing.answered
+            if note is not None:
+                note(told(standing, expected=expected))
 
         yield listen
 

@@ -1,7 +1,7 @@
 """A run's sampled latents -> explanations.jsonl, predictions, scores.jsonl, observations."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from autointerp.evaluation.inputs import Measurable, context_options
 from autointerp.evaluation.work import Work
 from autointerp.llm.cost_plan import CostRange, planned_cost
 from autointerp.llm.cost_report import scaled_cost
+from autointerp.llm.kept_answers import Standing
 from autointerp.llm.live_progress import shown
 from autointerp.llm.open_models import OpenModels, open_models
 from autointerp.metrics.explanation_metrics import score_observations
@@ -34,6 +35,17 @@ __all__ = ["Explained", "explain_latents"]
 _TABLES = ("examples", "contexts", "vocabulary", "latents", "promoted")
 _COUNTED_LATENTS = 4
 """Of each dictionary, for the estimate of what the LLM costs."""
+
+
+class _Listener:
+    """Passes on how far the calls are, once there is something that shows it."""
+
+    def __init__(self) -> None:
+        self.tell: Callable[[Standing], None] | None = None
+
+    def __call__(self, standing: Standing) -> None:
+        if self.tell is not None:
+            self.tell(standing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +107,7 @@ class _Step:
             models: OpenModels | Mapping[str, Any] = {}
             estimate: CostRange | None = None
             if self._plan.asks_llm:
-                listen = stack.enter_context(shown(self._work.progress, "language model"))
+                listen = _Listener()
                 opening = open_models(
                     self._work.suite.llm,
                     self._store.path / "llm_replies.sqlite",
@@ -105,6 +117,8 @@ class _Step:
                 )
                 models = await stack.enter_async_context(opening)
                 estimate = await self._estimate(models)
+                bar = shown(self._work.progress, "language model", expected=estimate.calls)
+                listen.tell = stack.enter_context(bar)
             parts = await self._parts(models, estimate)
             found = self._found(parts, models, estimate)
         self._store.write_text("explanations.jsonl", lines(found.rows))
