@@ -11,6 +11,7 @@ from autointerp.errors import EndpointError
 from autointerp.llm.capabilities import Finding, Measured
 from autointerp.llm.client import OpenAIClient
 from autointerp.llm.clock import REAL_CLOCK, Clock
+from autointerp.llm.echo_check import echo_problem
 from autointerp.llm.http_errors import HttpError, judged
 from autointerp.llm.outcomes import Failure
 from autointerp.llm.reply_reading import token_logprobs
@@ -30,6 +31,9 @@ _SCHEMA = {
 }
 _PROSE = "Do not write JSON. Write one English word about the sea."
 _COUNTED = "The quick brown fox"
+_LISTED = "One, two, three, four, five, six,"
+_WRONG = "wrong numbers"
+_UNTOLD = "not known to be right: the model writes nothing, or the same again and again"
 _JSON_TOKENS = 200
 _THINKING_TOKENS = 500
 """Of models that think unseen within max_completion_tokens."""
@@ -136,24 +140,45 @@ class _Measuring:
         return Finding("chat", False, found.problem)
 
     async def _echo(self) -> tuple[Finding, Finding, int]:
-        """Completions, and the log-probabilities of a prompt in them: with no new token, else with one."""
-        plain = await self._call("/completions", {"prompt": _COUNTED, "max_tokens": 4, "temperature": 0})
+        """Completions, and the log-probabilities of a prompt in them: with one new token, else with none.
+
+        The prompts end in what the model wrote itself, so that it is known what is likely there.
+        """
+        plain = await self._completed(_COUNTED)
         given = plain.text is not None
         completions = Finding("completions", given, "answered" if given else plain.problem)
         if not given:
             return completions, Finding("echo", False, "no completions"), 0
         self._answered = self._answered or plain.content or {}
-        problem = ""
-        for fewest in (0, 1):
-            body = {"prompt": _COUNTED, "max_tokens": fewest, "echo": True, "logprobs": 5, "temperature": 0}
-            found = await self._call("/completions", body)
-            tokens = found.logprobs(is_chat=False)
-            spoken = "".join(token.token for token in tokens or ())
-            if tokens and "brown fox" in spoken and any(token.top for token in tokens):
-                evidence = f"{len(tokens)} tokens of prompt and reply with max_tokens {fewest}"
-                return completions, Finding("echo", True, evidence), fewest
+        echo, fewest = Finding("echo", False, ""), 0
+        for fewest in (1, 0):  # 0 means no limit to some servers
+            echo = await self._echoed(_COUNTED, plain.text or "", fewest)
+            if echo.evidence == _UNTOLD:
+                again = await self._completed(_LISTED)
+                echo = await self._echoed(_LISTED, again.text or "", fewest)
+            if echo.is_given or echo.evidence.startswith(_WRONG):
+                break
+        return completions, echo, fewest if echo.is_given else 0
+
+    async def _completed(self, prompt: str) -> _Found:
+        return await self._call("/completions", {"prompt": prompt, "max_tokens": 8, "temperature": 0})
+
+    async def _echoed(self, prompt: str, written: str, fewest: int) -> Finding:
+        """Whether the numbers of an echo come, and are those of the tokens at which they stand."""
+        asked = f"{prompt}{written}"
+        body = {"prompt": asked, "max_tokens": fewest, "echo": True, "logprobs": 5, "temperature": 0}
+        found = await self._call("/completions", body)
+        tokens = found.logprobs(is_chat=False)
+        spoken = "".join(token.token for token in tokens or ())
+        if not tokens or prompt[-9:] not in spoken or not any(token.top for token in tokens):
             problem = found.problem or "answered without the prompt's log-probabilities"
-        return completions, Finding("echo", False, problem), 0
+            return Finding("echo", False, problem)
+        problem = echo_problem(written, tokens)
+        if problem:
+            return Finding("echo", False, f"{_WRONG}: {problem}")
+        if problem is not None:
+            return Finding("echo", False, _UNTOLD)
+        return Finding("echo", True, f"{len(tokens)} tokens with max_tokens {fewest}, at their places")
 
     async def _logprobs(self, chat: Finding) -> tuple[Finding, Finding, int]:
         """Asked for 20 alternatives, and for fewer where so many are refused."""

@@ -11,11 +11,12 @@ import pytest
 from autointerp.errors import EndpointError
 from autointerp.llm.capabilities import Measured, require
 from autointerp.llm.client import OpenAIClient
+from autointerp.llm.echo_check import echo_problem
 from autointerp.llm.endpoint_model import EndpointModel, InProcessModel, RoleDefaults
 from autointerp.llm.kept_answers import KeptAnswers
 from autointerp.llm.language_model import LanguageModel, ModelIdentity
 from autointerp.llm.measuring import MOST_TOKENS_OF_MEASURING, measure
-from autointerp.llm.requests import Reply, Request, Usage
+from autointerp.llm.requests import Reply, Request, TokenLogprob, Usage
 from autointerp.llm.response_cache import ResponseCache
 from autointerp.llm.spending import Ledger
 from autointerp.testing.tiny_chat_server.exchange import Backend, Call
@@ -200,3 +201,61 @@ def test_a_model_in_this_process_is_kept_and_counted_alike(chat: Any, replies: A
             assert cache.totals()[0]["prompt_tokens"] == 3
 
     asyncio.run(play())
+
+
+class Shifted:
+    """Gives at each echoed token the distribution behind it, as llama-cpp-python 0.3.36 does."""
+
+    model = "shifted"
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def answer(self, call: Call) -> Any:
+        answer = await self._backend.answer(call)
+        told = answer.body["choices"][0].get("logprobs") if call.body.get("echo") else None
+        if told is not None:
+            tops = [*told["top_logprobs"][1:], {" then": -0.5}]
+            told["top_logprobs"] = [None, *(dict(top) for top in tops[1:])]
+            for place, token in enumerate(told["tokens"][1:], 1):
+                told["token_logprobs"][place] = told["top_logprobs"][place].setdefault(token, -9.0)
+        return answer
+
+
+@pytest.mark.parametrize("said", [" jumps over the lazy dog", " fox fox fox jumps"])
+def test_an_echo_whose_numbers_are_one_token_off_is_no_echo(said: str, jumping_time: Any) -> None:
+    backend = ScriptedBackend(lambda call: said if call.path == "/v1/completions" else obedient(call))
+    assert "echo" in found(backend, jumping_time).capabilities
+    measured = found(Shifted(backend), jumping_time)
+    assert measured.capabilities == ALL - {"echo"}
+    (echo,) = (finding for finding in measured.findings if finding.name == "echo")
+    assert "wrong numbers: shifted" in echo.evidence
+
+
+@pytest.mark.parametrize("said", ["", " fox fox fox fox"])
+def test_an_echo_that_nothing_proves_right_is_no_echo_unless_another_prompt_does(
+    said: str, jumping_time: Any
+) -> None:
+    def answer(call: Call, after_list: str) -> str:
+        if call.path != "/v1/completions":
+            return obedient(call)
+        return after_list if call.prompt.startswith("One") else said
+
+    proven = found(ScriptedBackend(lambda call: answer(call, " seven, eight")), jumping_time)
+    assert "echo" in proven.capabilities
+    measured = found(Shifted(ScriptedBackend(lambda call: answer(call, said))), jumping_time)
+    assert measured.capabilities == ALL - {"echo"}
+
+
+def entries(*tokens: tuple[str, float | None, dict[str, float]]) -> list[TokenLogprob]:
+    return [TokenLogprob(token, own, tuple(top.items())) for token, own, top in tokens]
+
+
+def test_one_odd_token_in_three_does_not_make_an_echo_wrong() -> None:
+    right = {" a": -0.1, " b": -2.0}
+    odd = {" x": -0.1, " c": -3.0}
+    given = entries(("P", None, {}), (" a", -0.1, right), (" c", -3.0, odd), (" a", -0.1, right))
+    assert echo_problem(" a c a", given) is None
+    assert "only 0 of 2" in (echo_problem(" c d", entries((" c", -3.0, odd), (" d", -4.0, odd))) or "")
+    assert echo_problem("", given) == ""
+    assert echo_problem(" not there", given) == ""
