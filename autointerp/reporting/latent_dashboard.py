@@ -12,6 +12,7 @@ from autointerp.records import LatentCoverage
 from autointerp.reporting import numbers
 from autointerp.reporting.example_groups import Example, ExampleGroup
 from autointerp.reporting.example_lines import SHADES, example_lines
+from autointerp.reporting.latent_explanations import LatentExplanation
 from autointerp.reporting.latent_list import LatentList, ListedLatent
 from autointerp.reporting.latent_panels import frequency, panel_lines, share, strength
 from autointerp.reporting.latent_view import LatentView
@@ -50,6 +51,8 @@ def latent_dashboard(view: LatentView, *, width: int, is_marked: bool) -> Render
     width = max(width, _NARROWEST)
     lines = [_title(view), Text(_in_words(view))]
     lines += [Text(remark, "yellow") for remark in _remarks(view)]
+    for explanation in view.explanations:
+        lines += [Text(), *_explanation_lines(explanation)]
     if view.status != "dead":
         lines += [Text(), *panel_lines(view, width=width)]
     if view.groups:
@@ -143,6 +146,20 @@ def _remarks(view: LatentView) -> list[str]:
             f"autointerp evaluate ... --set sampling.latents=[{view.latent}]"
         )
     return remarks
+
+
+def _explanation_lines(explanation: LatentExplanation) -> list[Text]:
+    name = visible(explanation.explainer)
+    if explanation.text is None:
+        return [Text(f"no explanation by {name}: {visible(explanation.refusal or '')}", "yellow")]
+    lines = [Text(visible(explanation.text), "italic").append(f"  ({name})", "not italic dim")]
+    for score in explanation.scores:
+        words = numbers.value_with_interval(score.value, score.low, score.high)
+        lines.append(Text(f"  {score.title} {words}", "dim"))
+        if score.borrowed is not None:
+            digits = numbers.decimals_for(score.low, score.high)
+            lines[-1].append(f", with another latent's {numbers.fixed(score.borrowed, digits)}")
+    return lines
 
 
 def _legend(*, is_marked: bool) -> Text:

@@ -11,6 +11,7 @@ import polars as pl
 
 from autointerp.records import LatentCoverage
 from autointerp.reporting.example_groups import ExampleChoice, ExampleGroup, example_groups
+from autointerp.reporting.latent_explanations import LatentExplanation, explanations_of
 from autointerp.reporting.latent_tables import LatentTableError, LatentTables, open_latent_tables
 from autointerp.sampling.latents.distribution import BASE
 from autointerp.sampling.latents.tables import TABLES
@@ -132,6 +133,7 @@ class LatentView:
     """In reading order; a sampler without examples has a group without any. Empty where the latent is not
     sampled or not live."""
     coverage: LatentCoverage
+    explanations: tuple[LatentExplanation, ...] = ()
 
 
 def latent_view(
@@ -181,6 +183,7 @@ def latent_view(
         co_firing=_neighbours(neighbours, "co_firing"),
         groups=groups if row["status"] == "live" or has_examples else (),
         coverage=coverage,
+        explanations=explanations_of(tables.run, checkpoint=name, latent=latent),
     )
 
 
