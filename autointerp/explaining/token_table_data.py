@@ -4,24 +4,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
 
 from autointerp.errors import BadInputError
 
-__all__ = ["TOKEN_TABLE_VERSION", "Cell", "TokenTable", "joined", "token_class"]
+__all__ = [
+    "LEAST_PROBABILITY",
+    "TOKEN_TABLE_VERSION",
+    "Cell",
+    "TokenTable",
+    "joined",
+    "token_class",
+    "trusted_ratio",
+]
 
 TOKEN_TABLE_VERSION = 1
 """Of the JSON form; another number is another form."""
 
+LEAST_PROBABILITY = 1e-9
+"""Probabilities are kept off 0 and 1 by this where odds are multiplied."""
 _TRUST = 0.7
-_LEAST = 1e-9  # probabilities are kept off 0 and 1 by this where odds are multiplied
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """What was seen of one condition, such as `the token is "return"`."""
 
     probability: float
@@ -43,8 +50,8 @@ class TokenTable:
 
     The most specific condition that the table holds decides: two tokens before and token, one before and
     token; else the token (or its class, where the token was not seen) and the token before are
-    `joined`; else the prior. The cells are smoothed
-    already, so that whoever looks up need not know how often each was seen.
+    `joined`; else the prior. The cells are smoothed already, so that whoever looks up need not know how often
+    each was seen.
     """
 
     scale: float
@@ -61,30 +68,6 @@ class TokenTable:
     """By (token before, token)."""
     triples: Mapping[tuple[str, str, str], Cell] = field(default_factory=dict)
     """By (second token before, token before, token)."""
-
-    def expected(self, tokens: Sequence[str]) -> Float64[np.ndarray, " token"]:
-        """Expected |activation| on each token of a passage, raw; from 0 to about `scale`."""
-        return np.array([self.cell(tokens, place).expected for place in range(len(tokens))], dtype=np.float64)
-
-    def probabilities(self, tokens: Sequence[str]) -> Float64[np.ndarray, " token"]:
-        """Probability that the latent fires on each token of a passage; from 0 to 1."""
-        return np.array(
-            [self.cell(tokens, place).probability for place in range(len(tokens))], dtype=np.float64
-        )
-
-    def cell(self, tokens: Sequence[str], place: int) -> Cell:
-        """What holds at one place of a passage."""
-        token = tokens[place]
-        first = tokens[place - 1] if place >= 1 else None
-        second = tokens[place - 2] if place >= 2 else None
-        found = self.triples.get((second, first, token)) if second is not None and first is not None else None
-        if found is None and first is not None:
-            found = self.pairs.get((first, token))
-        if found is not None:
-            return found
-        own = self.tokens.get(token) or self.classes.get(token_class(token)) or self.prior
-        earlier = self.before.get(first) if first is not None else None
-        return own if earlier is None else joined(own, earlier, self.prior)
 
     def to_json(self) -> dict[str, Any]:
         """The table as JSON-able data, rows in a fixed order."""
@@ -124,7 +107,7 @@ class TokenTable:
                 pairs={(key[0], key[1]): cell for key, cell in _rows(data["pairs"], 2)},
                 triples={(key[0], key[1], key[2]): cell for key, cell in _rows(data["triples"], 3)},
             )
-        except (KeyError, TypeError, ValueError) as fault:
+        except (KeyError, TypeError, ValueError, OverflowError) as fault:
             raise BadInputError(
                 f"a damaged token table ({type(fault).__name__})", remedy="explain the latents again"
             ) from fault
@@ -136,8 +119,13 @@ def joined(own: Cell, earlier: Cell, prior: Cell) -> Cell:
     odds = odds(own) * (odds(earlier) / odds(prior)) ** .7; the magnitude is the token's own. An exponent of 1
     would take the two for independent signs of firing, which they rarely are.
     """
-    odds = _odds(own.probability) * (_odds(earlier.probability) / _odds(prior.probability)) ** _TRUST
+    odds = _odds(own.probability) * trusted_ratio(earlier, prior)
     return Cell(odds / (1 + odds), own.magnitude, 0.0)
+
+
+def trusted_ratio(earlier: Cell, prior: Cell) -> float:
+    """By how much the token before multiplies the odds, see `joined`."""
+    return (_odds(earlier.probability) / _odds(prior.probability)) ** _TRUST
 
 
 @lru_cache(maxsize=100_000)
@@ -159,26 +147,33 @@ def token_class(token: str) -> str:
 
 
 def _odds(probability: float) -> float:
-    bounded = min(max(probability, _LEAST), 1 - _LEAST)
+    bounded = min(max(probability, LEAST_PROBABILITY), 1 - LEAST_PROBABILITY)
     return bounded / (1 - bounded)
 
 
 def _row(cell: Cell) -> list[float]:
-    return [float(f"{value:.6g}") for value in (cell.probability, cell.magnitude, cell.count)]
+    return [float(f"{value:.6g}") for value in cell]
 
 
 def _cell(row: Sequence[Any]) -> Cell:
-    probability, magnitude, count = (float(value) for value in row)
-    if not (0 <= probability <= 1 and 0 <= magnitude < float("inf") and 0 <= count < float("inf")):
+    (cell,) = _cells([row])
+    return cell
+
+
+def _cells(rows: Sequence[Sequence[Any]]) -> list[Cell]:
+    """Cells from their three numbers."""
+    if not rows:
+        return []
+    values = np.array(rows, dtype=np.float64)
+    if values.shape != (len(rows), 3):
+        raise ValueError("not three numbers")
+    if not (np.isfinite(values).all() and (values >= 0).all() and (values[:, 0] <= 1).all()):
         raise ValueError("out of range")
-    return Cell(probability, magnitude, count)
+    return list(map(Cell._make, values.tolist()))
 
 
 def _rows(rows: Sequence[Sequence[Any]], names: int) -> list[tuple[tuple[str, ...], Cell]]:
-    found = []
-    for row in rows:
-        key = tuple(row[:names])
-        if not all(isinstance(name, str) for name in key):
-            raise TypeError("a token is no text")
-        found.append((key, _cell(row[names:])))
-    return found
+    keys = [tuple(row[:names]) for row in rows]
+    if not all(isinstance(name, str) for key in keys for name in key):
+        raise TypeError("a token is no text")
+    return list(zip(keys, _cells([row[names:] for row in rows]), strict=True))

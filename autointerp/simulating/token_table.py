@@ -7,6 +7,7 @@ import numpy as np
 
 from autointerp.errors import BadInputError
 from autointerp.explaining.token_table_data import TokenTable
+from autointerp.explaining.token_table_lookup import expected_activations, firing_probabilities
 from autointerp.explanation_records import Explanation, Passage, Refusal, TokenPrediction
 from autointerp.llm.language_model import Capability
 
@@ -44,5 +45,6 @@ class TokenTableSimulator:
             table = TokenTable.from_json(explanation.data)
         except BadInputError as fault:
             return [Refusal("unparsable", str(fault))] * len(passages)
-        look = table.probabilities if self.predicts == "probability" else table.expected
-        return [TokenPrediction(each.id, look(each.tokens)) for each in passages]
+        look = firing_probabilities if self.predicts == "probability" else expected_activations
+        values = look(table, [each.tokens for each in passages])
+        return [TokenPrediction(each.id, own) for each, own in zip(passages, values, strict=True)]

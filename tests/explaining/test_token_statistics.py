@@ -13,6 +13,7 @@ from autointerp.explaining.token_counts import counted
 from autointerp.explaining.token_patterns import best_patterns
 from autointerp.explaining.token_statistics import TokenStatistics
 from autointerp.explaining.token_table_data import TokenTable
+from autointerp.explaining.token_table_lookup import expected_activations, firing_probabilities
 from autointerp.explanation_records import Refusal
 
 WORDS = [" a", " b", " c", "d", "e", ".", ",", "\n", " self", "(", "def", "7", "12", " The", "the"]
@@ -42,7 +43,7 @@ def after(first, token, size=3.0):
 def correlation(text, table, *, seed=9):
     fresh = np.random.default_rng(seed).permutation(len(text.contexts))[:200]
     truth = np.concatenate([text.activations[row] for row in fresh])
-    predicted = np.concatenate([table.expected(text.contexts[row]) for row in fresh])
+    predicted = np.concatenate(expected_activations(table, [text.contexts[row] for row in fresh]))
     return np.corrcoef(truth, predicted)[0, 1]
 
 
@@ -60,7 +61,7 @@ def test_b_after_a_is_found_and_said():
     assert found.text.startswith("Fires on `b` after `a` (100 %)"), found.text
     assert found.text.endswith("on nearly all of these")
     table = TokenTable.from_json(found.data)
-    yes, no = table.probabilities([" a", " b"])[1], table.probabilities([" c", " b"])[1]
+    yes, no = (values[1] for values in firing_probabilities(table, [[" a", " b"], [" c", " b"]]))
     assert yes > 0.8 and no < 0.1
     assert correlation(text, table) > 0.9
 
@@ -70,7 +71,8 @@ def test_two_tokens_before_are_read():
         lambda tokens, place: 2.0 * (place > 1 and tokens[place - 2 : place + 1] == (" a", " b", " c"))
     )
     table = table_of(text.evidence(same_token=30))
-    assert table.probabilities([" a", " b", " c"])[2] > 3 * table.probabilities([" c", " b", " c"])[2]
+    likely, rare = firing_probabilities(table, [[" a", " b", " c"], [" c", " b", " c"]])
+    assert likely[2] > 3 * rare[2]
 
 
 def test_whatever_follows_a_token_is_said():
@@ -187,6 +189,6 @@ def test_any_tokens_give_one_short_line_or_a_refusal(tokens, fires, density):
         assert isinstance(found, Refusal)
         return
     assert 0 < len(found.text) <= 160 and len(found.text.splitlines()) == 1
-    values = TokenTable.from_json(json.loads(json.dumps(found.data))).expected(tokens)
+    (values,) = expected_activations(TokenTable.from_json(json.loads(json.dumps(found.data))), [tokens])
     assert np.isfinite(values).all() and (values >= 0).all() and (values <= 2.0 + 1e-9).all()
     assert all(0 <= pattern.share <= 1 + 1e-9 for pattern in best_patterns(counted(evidence)))

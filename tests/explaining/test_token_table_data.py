@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from autointerp.errors import BadInputError
 from autointerp.explaining.token_table_data import Cell, TokenTable, joined, token_class
+from autointerp.explaining.token_table_lookup import expected_activations, firing_probabilities
 
 CELLS = st.builds(
     Cell,
@@ -30,16 +31,16 @@ def test_the_most_specific_condition_decides():
         pairs={("a", "b"): Cell(0.7, 3.0, 1)},
         triples={("c", "a", "b"): Cell(0.9, 5.0, 1)},
     )
-    expected = full.expected(["c", "a", "b", "b", "z"])
+    expected, short = expected_activations(full, [["c", "a", "b", "b", "z"], ["a", "b"]])
     assert expected[2] == pytest.approx(4.5)
-    assert full.expected(["a", "b"])[1] == pytest.approx(2.1)
+    assert short[1] == pytest.approx(2.1)
     assert expected[3] == pytest.approx(1.0)
     assert expected[0] == expected[4] == pytest.approx(0.04)
 
 
 def test_a_class_stands_in_for_a_token_that_was_not_seen():
     some = table(classes={"a number": Cell(0.5, 2.0, 1)}, tokens={"7": Cell(0.1, 2.0, 1)})
-    assert some.probabilities(["8", "7", "x"]).tolist() == [0.5, 0.1, 0.01]
+    assert firing_probabilities(some, [["8", "7", "x"]])[0].tolist() == [0.5, 0.1, 0.01]
 
 
 def test_token_and_token_before_join_as_odds():
@@ -53,23 +54,38 @@ def test_token_and_token_before_join_as_odds():
     assert 0 <= joined(Cell(0, 1, 1), Cell(1, 1, 1), Cell(0, 1, 1)).probability <= 1
 
 
+def cell_by_cell(made, passage, place):
+    """The most specific cell, looked up as the table's docstring says."""
+    token = passage[place]
+    for earlier, cells in ((2, made.triples), (1, made.pairs)):
+        key = tuple(passage[place - earlier : place + 1])
+        if place >= earlier and key in cells:
+            return cells[key]
+    own = made.tokens.get(token) or made.classes.get(token_class(token)) or made.prior
+    before = made.before.get(passage[place - 1]) if place > 0 else None
+    return own if before is None else joined(own, before, made.prior)
+
+
 @given(
+    classes=st.dictionaries(TOKENS.map(token_class), CELLS),
     tokens=st.dictionaries(TOKENS, CELLS),
     before=st.dictionaries(TOKENS, CELLS),
     pairs=st.dictionaries(st.tuples(TOKENS, TOKENS), CELLS),
     triples=st.dictionaries(st.tuples(TOKENS, TOKENS, TOKENS), CELLS),
-    text=st.lists(TOKENS, max_size=8),
+    passages=st.lists(st.lists(TOKENS, max_size=8), max_size=4),
 )
-def test_json_and_back_predicts_the_same(tokens, before, pairs, triples, text):
-    made = table(tokens=tokens, before=before, pairs=pairs, triples=triples)
-    data = json.loads(json.dumps(made.to_json()))
-    read = TokenTable.from_json(data)
+def test_all_passages_at_once_are_as_cell_by_cell_and_as_after_json(
+    classes, tokens, before, pairs, triples, passages
+):
+    made = table(classes=classes, tokens=tokens, before=before, pairs=pairs, triples=triples)
+    read = TokenTable.from_json(json.loads(json.dumps(made.to_json())))
     assert read.to_json() == made.to_json()
-    values = made.expected(text)
-    np.testing.assert_array_equal(read.expected(text), values)
-    assert values.shape == (len(text),) and values.dtype == np.float64
-    assert np.isfinite(values).all() and (values >= 0).all()
-    assert ((made.probabilities(text) >= 0) & (made.probabilities(text) <= 1)).all()
+    cells = [[cell_by_cell(made, passage, place) for place in range(len(passage))] for passage in passages]
+    for looked_up, part in ((expected_activations, "expected"), (firing_probabilities, "probability")):
+        values = looked_up(made, passages)
+        assert [each.tolist() for each in looked_up(read, passages)] == [each.tolist() for each in values]
+        assert [each.tolist() for each in values] == [[getattr(cell, part) for cell in row] for row in cells]
+        assert all(each.dtype == np.float64 for each in values)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +96,9 @@ def test_json_and_back_predicts_the_same(tokens, before, pairs, triples, text):
         {"prior": [0.5, 1.0]},
         {"prior": [1.5, 1.0, 1.0]},
         {"prior": [0.5, float("nan"), 1.0]},
+        {"prior": [10**400, 1.0, 1.0]},
+        {"prior": [[0.5, 1.0, 1.0]]},
+        {"prior": [0.5, -1.0, 1.0]},
         {"scale": "much"},
         {"scale": float("inf")},
         {"tokens": [[3, 0.1, 1.0, 1.0]]},
