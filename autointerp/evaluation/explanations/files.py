@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +15,8 @@ from autointerp.scoring.latent_scores import LatentScore
 
 __all__ = ["explanation_row", "lines", "score_rows"]
 
+_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
+"""What JSON allows in a string, and some readers take for a line's end."""
 _ABOUT = ("checkpoint", "latent", "id", "sampling_weight", "explainer", "explanation")
 
 
@@ -28,7 +31,11 @@ def explanation_row(
 
 
 def lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    """JSON Lines; a number that is not finite is an error."""
+    """JSON Lines that every reader splits alike; half surrogate pairs become U+FFFD.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
     text = io.StringIO()
     with jsonlines.Writer(text, dumps=_dumps) as writer:
         writer.write_all(dict(row) for row in rows)
@@ -36,7 +43,9 @@ def lines(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _dumps(row: Any) -> str:
-    return json.dumps(row, allow_nan=False, ensure_ascii=False, sort_keys=True)
+    text = json.dumps(row, allow_nan=False, ensure_ascii=False, sort_keys=True)
+    text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def score_rows(scores: Iterable[LatentScore]) -> list[dict[str, Any]]:

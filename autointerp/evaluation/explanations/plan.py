@@ -18,7 +18,7 @@ __all__ = ["Plan", "has_llm", "plan_of", "publishable_llm", "refuse_lacking", "r
 _ALWAYS = ("token_table",)
 _WITH_LLM = ("detection", "fuzzing")
 _NO_LLM = frozenset({"token_table", "embedding"})
-_ROLE: Mapping[str, Role] = {"simulation": "simulator"}
+_ROLE: Mapping[str, Role] = {"simulation": "simulator", "generation": "explainer"}
 """Who is asked for a test; the judge for all others."""
 _HOW_ASKED = frozenset(
     {
@@ -92,7 +92,7 @@ def plan_of(suite: Suite) -> Plan:
 def roles_of(plan: Plan) -> tuple[Role, ...]:
     """Who will be asked."""
     wanted: set[Role] = {_ROLE.get(name, "judge") for name in plan.llm_methods}
-    wanted |= {"explainer"} if plan.llm_explainers or "generation" in plan.methods else set()
+    wanted |= {"explainer"} if plan.llm_explainers else set()
     return tuple(role for role in ROLES if role in wanted)
 
 
