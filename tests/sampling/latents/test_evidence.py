@@ -18,7 +18,8 @@ def example(
     sampler, split, context, focus, *, fired=(), activations=(), stratum=0, rank=0, latent=3, weight=1.0
 ):
     return {
-        "checkpoint": "c", "latent": latent, "sampler": sampler, "split": split, "stratum": stratum, "rank": rank,
+        "checkpoint": "c", "latent": latent, "sampler": sampler, "split": split, "stratum": stratum,
+        "rank": rank,
         "context": context, "focus": focus, "value": None, "begin": 1, "end": 9, "fired": list(fired),
         "activations": list(activations), "population": 5, "weight": weight,
     }  # fmt: skip
