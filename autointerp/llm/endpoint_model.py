@@ -55,6 +55,7 @@ class RoleDefaults:
         if seed is None and self.seed is not None:
             seed = self.seed + request.replicate
         temperature = self.temperature if request.temperature is None else request.temperature
+        temperature = max(temperature, request.least_temperature)
         if seed == request.seed and temperature == request.temperature:
             return request
         return replace(request, seed=seed, temperature=temperature)

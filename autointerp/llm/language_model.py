@@ -7,9 +7,12 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 from autointerp.explanation_records import Refusal
 from autointerp.llm.requests import Reply, Request
 
-__all__ = ["Capability", "LanguageModel", "ModelIdentity", "ask_parsed", "lacking"]
+__all__ = ["SECOND_TEMPERATURE", "Capability", "LanguageModel", "ModelIdentity", "ask_parsed", "lacking"]
 
 T = TypeVar("T")
+
+SECOND_TEMPERATURE = 0.5
+"""At least so warm is asked again what could not be read: at 0 many servers would say the same once more."""
 
 Capability = Literal[
     "chat",  # /chat/completions
@@ -67,7 +70,9 @@ def lacking(model: LanguageModel, needed: frozenset[Capability]) -> list[Capabil
 async def ask_parsed(
     model: LanguageModel, request: Request, parse: Callable[[Reply], T | Refusal], *, attempts: int = 2
 ) -> T | Refusal:
-    """The first answer that can be read; asked again (as another replicate) where it cannot.
+    """The first answer that can be read; asked again, as another replicate and warmer, where it cannot.
+
+    Warmer: at `SECOND_TEMPERATURE`, unless the temperature is higher already.
 
     A content filter's or a failed request's refusal is final: asking again costs and changes nothing.
 
@@ -79,7 +84,9 @@ async def ask_parsed(
     """
     refusal = Refusal("empty", "not asked")
     for attempt in range(attempts):
-        answer = await model.ask(replace(request, replicate=request.replicate * attempts + attempt))
+        least = max(request.least_temperature, SECOND_TEMPERATURE if attempt else 0.0)
+        replicate = request.replicate * attempts + attempt
+        answer = await model.ask(replace(request, replicate=replicate, least_temperature=least))
         found = answer if isinstance(answer, Refusal) else parse(answer)
         if not isinstance(found, Refusal):
             return found

@@ -32,7 +32,7 @@ class Sampler:
         """As the request says."""
         digest = hashlib.sha256(f"{request.seed or 0} {request.replicate}".encode()).digest()
         random = np.random.default_rng(int.from_bytes(digest[:8], "big"))
-        return cls(request.temperature or 0.0, request.top_p, random)
+        return cls(max(request.temperature or 0.0, request.least_temperature), request.top_p, random)
 
     def choose(self, logits: Float[Tensor, " vocabulary"]) -> int:
         """The next token; the likeliest at temperature 0."""

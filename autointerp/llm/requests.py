@@ -26,6 +26,8 @@ class Request:
     max_tokens: int = 256
     temperature: float | None = None
     """None: what the suite says of the role that is asked; a model by itself takes it as 0."""
+    least_temperature: float = 0.0
+    """A lower temperature, the role's included, is raised to this: asking again must be able to change."""
     top_p: float | None = None
     seed: int | None = None
     """None: what the suite says of the role; `replicate` is added to the role's seed."""

@@ -49,7 +49,7 @@ def body_of(request: Request, *, model: str, dialect: Dialect) -> dict[str, Any]
     else:
         body |= _completion(request, dialect)
     if dialect.takes_temperature:
-        body["temperature"] = request.temperature or 0.0
+        body["temperature"] = max(request.temperature or 0.0, request.least_temperature)
         if request.top_p is not None:
             body["top_p"] = request.top_p
     if request.seed is not None and dialect.takes_seed:

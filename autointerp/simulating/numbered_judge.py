@@ -1,21 +1,27 @@
-"""A judge that asks about several numbered passages in one request; detection and fuzzing are two."""
+"""A judge that asks about numbered passages in one request, or about one alone: detection and fuzzing."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 from autointerp.explanation_records import Explanation, Judgement, Passage, Refusal
-from autointerp.llm.language_model import Capability, LanguageModel
+from autointerp.llm.language_model import SECOND_TEMPERATURE, Capability, LanguageModel
 from autointerp.llm.requests import Message, Reply, Request
 from autointerp.simulating.answer_masses import answer_masses, normalised
 from autointerp.simulating.asking import AskOptions, all_of, explanation_line, shuffled, whole_lines
 from autointerp.simulating.numbered_answers import Answered, answer_token, read_answers
 
-__all__ = ["ALTERNATIVES", "NumberedJudge"]
+__all__ = ["ALTERNATIVES", "LEAST_MASS", "NumberedJudge"]
 
 ALTERNATIVES = 5
 """Asked for at each token of a reply. More cost time and no accuracy: both answers are among the first five,
 or the one that is not has less mass than the fifth."""
 
+LEAST_MASS = 0.1
+"""Probability that 0 and 1 must have together where a passage is asked about alone. The model may be about to
+say something else; below this, what it thinks of the two is no answer to the question."""
+
+_ALTERNATIVES_ALONE = 20
 _ANSWERS = ("0", "1")
 _DIVISIBLE = ("content_filter", "too_long")  # may be one passage's fault
 _ASKED_AGAIN = ("unparsable", "empty", "missing_logprobs", "cut_off")
@@ -30,8 +36,13 @@ class NumberedJudge(ABC):
 
     What is the same in all requests comes first, then the explanation, then the passages, so that a
     provider's prefix cache is of use. Passages are asked in an order that hangs on the explanation and on
-    themselves alone. A request that is refused for what may be one passage's fault is asked again in halves;
-    passages whose line cannot be read are asked again without their siblings.
+    themselves alone. A request that is refused for what may be one passage's fault is asked again in halves.
+
+    Passages whose line cannot be read are asked again. Where the endpoint gives alternatives each is asked
+    about alone, as it is from the start if `passages_per_prompt` is 1: then one token is generated, and P(1)
+    and P(0) are read at it whatever it is, if they have `LEAST_MASS` together. Small models that do not keep
+    to a form of several lines can be judges so. Without alternatives the unread passages are asked about
+    together, warmer (`language_model.SECOND_TEMPERATURE`).
     """
 
     name: str
@@ -48,6 +59,10 @@ class NumberedJudge(ABC):
     @abstractmethod
     def prefix(self) -> tuple[Message, ...]:
         """Instructions and a solved example: the same for all explanations and passages."""
+
+    @abstractmethod
+    def prefix_alone(self) -> tuple[Message, ...]:
+        """The same for the question about one passage."""
 
     @abstractmethod
     def shown(self, passage: Passage) -> str:
@@ -89,10 +104,29 @@ class NumberedJudge(ABC):
             metric=self.options.metric or self.metric,
         )
 
+    def request_alone(self, explanation: Explanation, passage: Passage, *, replicate: int = 0) -> Request:
+        """The question about one passage, whose answer is one token."""
+        said = f"{explanation_line(explanation)}\n\nExcerpt: {self.shown(passage)}"
+        return Request(
+            messages=(*self.prefix_alone(), Message("user", said)),
+            max_tokens=1,
+            temperature=self.options.temperature,
+            seed=self.options.seed,
+            top_logprobs=_ALTERNATIVES_ALONE,
+            replicate=replicate,
+            metric=self.options.metric or self.metric,
+        )
+
     async def _ask(
         self, explanation: Explanation, passages: Sequence[Passage], attempt: int
     ) -> list[Judgement | Refusal]:
-        reply = await self.model.ask(self.request(explanation, passages, replicate=attempt))
+        is_alone = attempt > 0 or self.options.passages_per_prompt <= 1
+        if is_alone and "top_logprobs" in self.model.capabilities:
+            return await all_of(self._ask_alone(explanation, passage, attempt) for passage in passages)
+        request = self.request(explanation, passages, replicate=attempt)
+        if attempt:
+            request = replace(request, least_temperature=SECOND_TEMPERATURE)
+        reply = await self.model.ask(request)
         if isinstance(reply, Refusal):
             if reply.cause in _DIVISIBLE and len(passages) > 1:
                 middle = len(passages) // 2
@@ -112,6 +146,20 @@ class NumberedJudge(ABC):
             for place, answer in zip(again, await self._ask(explanation, pending, attempt + 1), strict=True):
                 found[place] = answer
         return found
+
+    async def _ask_alone(
+        self, explanation: Explanation, passage: Passage, attempt: int
+    ) -> Judgement | Refusal:
+        reply = await self.model.ask(self.request_alone(explanation, passage, replicate=attempt))
+        if isinstance(reply, Refusal):
+            return reply
+        if not reply.logprobs or not reply.logprobs[0].top:
+            return Refusal("missing_logprobs", "the reply has no alternatives to its token")
+        masses = answer_masses(reply.logprobs[0], _ANSWERS)
+        mass = sum(masses.values())
+        if mass < LEAST_MASS:
+            return Refusal("unparsable", f"0 and 1 have a probability of {mass:.2g} together")
+        return Judgement(passage.id, normalised(masses).get("1", 0.0))
 
     def _read(self, reply: Reply, passages: Sequence[Passage]) -> list[Judgement | Refusal]:
         answers = read_answers(whole_lines(reply), len(passages), _ANSWERS)

@@ -9,12 +9,13 @@ import httpx2
 import pytest
 
 from autointerp.errors import EndpointError
+from autointerp.explanation_records import Refusal
 from autointerp.llm.capabilities import Measured, require
 from autointerp.llm.client import OpenAIClient
 from autointerp.llm.echo_check import echo_problem
 from autointerp.llm.endpoint_model import EndpointModel, InProcessModel, RoleDefaults
 from autointerp.llm.kept_answers import KeptAnswers
-from autointerp.llm.language_model import LanguageModel, ModelIdentity
+from autointerp.llm.language_model import LanguageModel, ModelIdentity, ask_parsed
 from autointerp.llm.measuring import MOST_TOKENS_OF_MEASURING, measure
 from autointerp.llm.requests import Reply, Request, TokenLogprob, Usage
 from autointerp.llm.response_cache import ResponseCache
@@ -259,3 +260,28 @@ def test_one_odd_token_in_three_does_not_make_an_echo_wrong() -> None:
     assert "only 0 of 2" in (echo_problem(" c d", entries((" c", -3.0, odd), (" d", -4.0, odd))) or "")
     assert echo_problem("", given) == ""
     assert echo_problem(" not there", given) == ""
+
+
+def test_what_could_not_be_read_is_asked_again_warmer_and_kept_apart(chat: Any, replies: Any) -> None:
+    class Stubborn:
+        capabilities = frozenset({"chat"})
+        temperatures: tuple[float | None, ...] = ()
+
+        async def answer(self, request: Request) -> Reply:
+            self.temperatures = (*self.temperatures, request.temperature)
+            return Reply(f"t = {request.temperature}", "folder", "f", Usage(3, 1))
+
+    def parse(reply: Reply) -> str | Refusal:
+        return reply.text if reply.text in wanted else Refusal("unparsable", reply.text)
+
+    async def play(role_temperature: float) -> tuple[str | Refusal, tuple[float | None, ...]]:
+        with ResponseCache(replies) as cache:
+            stubborn, defaults = Stubborn(), RoleDefaults(role_temperature, 8)
+            identity = ModelIdentity("judge", f"folder {role_temperature}", "local")
+            model = InProcessModel(identity, stubborn, KeptAnswers(cache, Ledger({})), defaults=defaults)
+            return await ask_parsed(model, chat(), parse), stubborn.temperatures
+
+    wanted = ["t = 0.5"]
+    assert asyncio.run(play(0.0)) == ("t = 0.5", (0.0, 0.5))
+    assert asyncio.run(play(0.0)) == ("t = 0.5", ())  # both are kept, each under its own key
+    assert asyncio.run(play(0.7)) == (Refusal("unparsable", "t = 0.7"), (0.7, 0.7))

@@ -218,6 +218,7 @@ def test_the_key_is_of_all_that_is_asked_and_of_nothing_else() -> None:
     keys = {request_key("e", "m", REQUEST)}
     changes: list[dict[str, Any]] = [
         {"temperature": 0.5}, {"seed": 1}, {"max_tokens": 1}, {"replicate": 1}, {"top_logprobs": 0},
+        {"least_temperature": 0.5},
         {"stop": ("a",)}, {"json_schema": {"type": "array"}}, {"top_p": 0.5}, {"may_cut": True},
         {"messages": (Message("user", "b"),)}, {"messages": (Message("system", "wie geht's \ud800?"),)},
     ]  # fmt: skip

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autointerp.explanation_records import Judgement, Passage, Refusal
+from autointerp.llm.language_model import SECOND_TEMPERATURE
 from autointerp.llm.requests import Request
 from autointerp.simulating.asking import AskOptions
 from autointerp.simulating.detection import DetectionJudge
@@ -374,3 +375,82 @@ def test_the_solved_example_in_the_prompt_is_solved(kit, judge_type):
         shown = " ".join(re.findall("« ?(.*?)»", line)) if "«" in line else line
         assert explanation == "words for the weather"
         assert said.answer == str(int(any(word in shown for word in weather))), number
+
+
+def alone_or_together(kit, together, masses):
+    """Says `together` to several excerpts, and has these masses at the one token about an excerpt alone."""
+
+    def respond(request):
+        if "\n\nExcerpts:\n" in request.messages[-1].text:
+            return kit.reply(together, [kit.entry(piece) for piece in kit.pieces(together)])
+        text = request.messages[-1].text.split("\n\nExcerpt: ")[1]
+        return kit.reply("It", [kit.entry("It", {"It": 0.3, **masses(text)})])
+
+    return kit.model(respond, ("chat", "logprobs", "top_logprobs"))
+
+
+def test_what_small_models_answer_in_no_form_is_read_from_one_token_alone(kit, animals):
+    model = alone_or_together(
+        kit,
+        "These are nice excerpts.",
+        lambda text: {"1": 0.15, " 1": 0.15, "0": 0.1} if "dog" in text else {"0": 0.2},
+    )
+    answers = kit.run(DetectionJudge(model).judge(kit.explanation("dog"), animals))
+    assert values(answers) == [pytest.approx(0.75) if "dog" in text else 0.0 for text in ANIMALS]
+    first, *others = model.requests
+    assert first.max_tokens > 1
+    assert [(request.max_tokens, request.top_logprobs, request.is_cut_usable) for request in others] == [
+        (1, 20, True)
+    ] * len(animals)
+    assert len({request.messages[:-1] for request in others}) == 1
+    assert all(request.replicate == 1 for request in others)
+
+
+def test_two_answers_with_hardly_any_mass_are_no_answer(kit, animals):
+    model = alone_or_together(
+        kit, "?", lambda text: {"1": 0.06, "0": 0.05 if "dog" in text else 0.03, "The": 0.5}
+    )
+    answers = kit.run(DetectionJudge(model).judge(kit.explanation("dog"), animals))
+    assert values(answers) == [
+        pytest.approx(0.06 / 0.11) if "dog" in text else "unparsable" for text in ANIMALS
+    ]
+    refused = next(answer for answer in answers if isinstance(answer, Refusal))
+    assert refused.detail == "0 and 1 have a probability of 0.09 together"
+
+
+@pytest.mark.parametrize("logprobs", [None, ()])
+def test_an_answer_alone_without_alternatives_is_refused(kit, animals, logprobs):
+    model = kit.model(lambda request: kit.reply("1", logprobs), ("chat", "top_logprobs"))
+    judge = DetectionJudge(model, AskOptions(passages_per_prompt=1))
+    assert values(kit.run(judge.judge(kit.explanation("dog"), animals))) == ["missing_logprobs"] * len(
+        animals
+    )
+
+
+def test_one_passage_a_prompt_is_one_token_where_there_are_alternatives_and_a_line_where_not(
+    kit, word_judge, animals
+):
+    model = alone_or_together(kit, "?", lambda text: {"1" if "dog" in text else "0": 0.6})
+    options = AskOptions(passages_per_prompt=1)
+    answers = kit.run(DetectionJudge(model, options).judge(kit.explanation("dog"), animals))
+    assert values(answers) == [float("dog" in text) for text in ANIMALS]
+    assert [request.max_tokens for request in model.requests] == [1] * len(animals)
+    model = kit.model(word_judge)
+    answers = kit.run(DetectionJudge(model, options).judge(kit.explanation("dog"), animals))
+    assert values(answers) == [float("dog" in text) for text in ANIMALS]
+    assert len(model.requests) == len(animals)
+
+
+def test_what_cannot_be_read_is_asked_again_warmer(kit, animals):
+    model = scripted(kit, "?", "\n".join(f"{number}: 1" for number in range(1, 9)))
+    answers = kit.run(DetectionJudge(model).judge(kit.explanation("dog"), animals))
+    assert values(answers) == [1.0] * 8
+    assert [request.least_temperature for request in model.requests] == [0.0, SECOND_TEMPERATURE]
+
+
+def test_fuzzing_asks_about_marks_alone(kit):
+    model = alone_or_together(kit, "?", lambda text: {"1" if "« dog»" in text else "0": 0.6})
+    passages = [Passage(f"p{mark}", ("my", " dog", " ran"), (mark,)) for mark in range(3)]
+    answers = kit.run(FuzzingJudge(model).judge(kit.explanation("dog"), passages))
+    assert values(answers) == [0.0, 1.0, 0.0]
+    assert "marked" in model.requests[-1].messages[0].text

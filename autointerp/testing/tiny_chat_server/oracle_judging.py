@@ -9,7 +9,14 @@ from autointerp.testing.tiny_chat_server.oracle_habits import Habits
 from autointerp.testing.tiny_chat_server.oracle_meaning import Meaning, read_meaning
 from autointerp.testing.tiny_chat_server.oracle_pieces import Piece, yes_or_no
 
-__all__ = ["Glossary", "judge", "simulate_in_prompt", "simulate_in_reply"]
+__all__ = [
+    "Glossary",
+    "judge",
+    "last_message",
+    "simulate_in_prompt",
+    "simulate_in_reply",
+    "simulate_last_token",
+]
 
 Glossary = Mapping[str, frozenset[str]]
 
@@ -17,21 +24,27 @@ _EXPLANATION = re.compile(r"^Explanation: (.*)$", re.MULTILINE)
 _NUMBERED = re.compile(r"^(\d+)\. (.*)$", re.MULTILINE)
 _MARKED = re.compile(r"«(.*?)»")
 _TOKEN_LINE = re.compile(r'^(\d+):(".*")$', re.MULTILINE)
+_BARE_LINE = re.compile(r'".*"')
 _UNKNOWN_LINE = re.compile(r'^(".*")\t\?$')
 
 
 def judge(call: Call, habits: Habits, glossary: Glossary) -> list[Piece] | None:
     """A line `number: 0` or `number: 1` for each numbered excerpt; None where none is asked about.
 
+    About a single excerpt without a number the answer is 0 or 1 alone.
+
     Where tokens are marked the question is about these: yes if most of the marked places hold a word that is
     meant. Else it is about the whole excerpt.
     """
-    question = _last_message(call)
+    question = last_message(call)
     said = _EXPLANATION.search(question)
     head, _, excerpts = question.partition("\nExcerpts:\n")
-    if said is None or not excerpts:
+    alone, _, excerpt = question.partition("\nExcerpt: ")
+    if said is None or not (excerpts or excerpt):
         return None
     meaning = read_meaning(said[1], glossary)
+    if excerpt:
+        return [yes_or_no(habits.belief(_implied(meaning, excerpt), alone.strip(), excerpt))]
     pieces: list[Piece] = []
     for number, text in _NUMBERED.findall(excerpts):
         belief = habits.belief(_implied(meaning, text), head.strip(), text)
@@ -48,7 +61,7 @@ def _implied(meaning: Meaning, text: str) -> bool:
 
 def simulate_in_reply(call: Call, habits: Habits, glossary: Glossary) -> list[Piece] | None:
     """A line `number:"token":strength` for each numbered token; None where none is asked about."""
-    question = _last_message(call)
+    question = last_message(call)
     said = _EXPLANATION.search(question)
     _, _, listed = question.partition("\nText:\n")
     lines = _TOKEN_LINE.findall(listed)
@@ -60,6 +73,19 @@ def simulate_in_reply(call: Call, habits: Habits, glossary: Glossary) -> list[Pi
         for number, token in lines
     ]
     return [Piece("\n".join(text))]
+
+
+def simulate_last_token(call: Call, habits: Habits, glossary: Glossary) -> list[Piece] | None:
+    """A strength from 0 to 9 of the last of some tokens that are not numbered; None where none is asked for."""
+    question = last_message(call)
+    said = _EXPLANATION.search(question)
+    _, _, listed = question.partition("\nText:\n")
+    if said is None or _BARE_LINE.fullmatch(listed.rpartition("\n")[2]) is None:
+        return None
+    lines = listed.split("\n")
+    meaning = read_meaning(said[1], glossary)
+    belief = _token_belief(said[1], listed, str(len(lines)), lines[-1], meaning, habits)
+    return [Piece("9" if belief > 0.5 else "0", _strengths(belief))]
 
 
 def simulate_in_prompt(call: Call, habits: Habits, glossary: Glossary) -> list[Piece] | None:
@@ -93,6 +119,7 @@ def _token_belief(said: str, text: str, place: str, token: str, meaning: Meaning
     return habits.belief(is_implied, said, text, place)
 
 
-def _last_message(call: Call) -> str:
+def last_message(call: Call) -> str:
+    """The text of the last turn, which is the question; what stands before it is the same for all."""
     messages = call.body.get("messages") or ({"content": ""},)
     return str(messages[-1].get("content", ""))
