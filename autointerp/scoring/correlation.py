@@ -72,15 +72,16 @@ class TokenSequences:
             raise ValueError("activations must be finite, predictions finite or NaN")
         has_both = ~np.isnan(flat_predicted)
         passage = np.repeat(np.arange(len(lengths)), lengths)[has_both]
-        ids = np.repeat(np.array(list(documents), dtype=object), lengths)[has_both]
-        document_ids, document = np.unique(ids.astype(str), return_inverse=True)
+        is_scored = np.bincount(passage, minlength=len(lengths)) > 0
+        document_ids, ranks = np.unique(np.array(list(documents), dtype=str)[is_scored], return_inverse=True)
+        document = ranks[(np.cumsum(is_scored) - 1)[passage]]
         order = np.lexsort((flat_predicted[has_both], flat_truth[has_both], document))
         return cls(
             truth=flat_truth[has_both][order],
             predicted=flat_predicted[has_both][order],
             document=document[order],
             document_ids=document_ids,
-            passage_count=len(np.unique(passage)),
+            passage_count=int(np.count_nonzero(is_scored)),
             missing_count=int(np.count_nonzero(~has_both)),
         )
 

@@ -11,7 +11,7 @@ import polars as pl
 from autointerp.records import Failed, Skipped, Undefined
 from autointerp.scoring.answers import AnswerKey, Answers, read_answers
 from autointerp.scoring.method_scores import FAMILIES, MethodFamily, bounded_scores, scores
-from autointerp.scoring.over_borrowed import over_borrowed
+from autointerp.scoring.over_borrowed import Tested, over_borrowed
 from autointerp.scoring.refusal_bounds import Side
 from autointerp.scoring.score import Score, share_score
 from autointerp.scoring.views import CONSTANT_JUDGE, FamilyPlan, View, plan_of, views_of
@@ -109,8 +109,7 @@ def _family_scores(
     ]
     for answers, view, outcomes in found:
         base = plan.base_slice(answers.key, family)
-        for metric, outcome in outcomes.items():
-            yield _score(answers, metric, base | dict(view.slice), outcome, view.answers)
+        yield from _scores(answers, base | dict(view.slice), outcomes, view.answers)
     yield from _bounds(family, plan, found, options)
     if family.name in LIFTED:
         yield from _lifts(family, plan, found, options)
@@ -161,11 +160,12 @@ def _nothing_measured(answers: Answers) -> Undefined | Skipped:
 
 
 def _bad_sequences(answers: Answers) -> Failed | None:
-    for truth, predicted in zip(answers.truth, answers.predicted, strict=True):
-        if truth is None or predicted is None or len(truth) != len(predicted):
-            return Failed(f"{answers.key.judge} did not give one prediction for each token")
-        if not np.isfinite(truth).all() or (np.abs(predicted) > _LARGEST).any():
-            return Failed(f"{answers.key.judge} gave a prediction that is not a finite number")
+    truth, predicted = answers.truth.tolist(), answers.predicted.tolist()
+    pairs = list(zip(truth, predicted, strict=True))
+    if any(t is None or p is None or len(t) != len(p) for t, p in pairs):
+        return Failed(f"{answers.key.judge} did not give one prediction for each token")
+    if not np.isfinite(np.concatenate(truth)).all() or (np.abs(np.concatenate(predicted)) > _LARGEST).any():
+        return Failed(f"{answers.key.judge} gave a prediction that is not a finite number")
     return None
 
 
@@ -174,26 +174,30 @@ def _most_common(causes: np.ndarray) -> str:
     return min(counts, key=lambda cause: (-counts[cause], cause))
 
 
-def _score(
-    answers: Answers, metric: str, settings: Mapping[str, Any], outcome: Scored, view: Answers
-) -> LatentScore:
+def _scores(
+    answers: Answers, settings: Mapping[str, Any], outcomes: Mapping[str, Scored], view: Answers
+) -> Iterator[LatentScore]:
+    """Outcomes by metric as scores of the latent; the questions are those of a view."""
     key = answers.key
     causes = Counter(view.cause[view.is_refused].tolist())
-    return LatentScore(
-        checkpoint=key.checkpoint,
-        latent=key.latent,
-        latent_id=answers.latent_id,
-        sampling_weight=answers.sampling_weight,
-        metric=f"explanation.{metric}",
-        slice=settings,
-        explainer=key.explainer,
-        explanation=key.explanation,
-        method=key.method,
-        judge=key.judge,
-        outcome=outcome,
-        refused=dict(sorted(causes.items())),
-        asked_count=int(np.count_nonzero(view.is_measured | view.is_refused)),
-    )
+    refused = dict(sorted(causes.items()))
+    asked_count = int(np.count_nonzero(view.is_measured | view.is_refused))
+    for metric, outcome in outcomes.items():
+        yield LatentScore(
+            checkpoint=key.checkpoint,
+            latent=key.latent,
+            latent_id=answers.latent_id,
+            sampling_weight=answers.sampling_weight,
+            metric=f"explanation.{metric}",
+            slice=settings,
+            explainer=key.explainer,
+            explanation=key.explanation,
+            method=key.method,
+            judge=key.judge,
+            outcome=outcome,
+            refused=refused,
+            asked_count=asked_count,
+        )
 
 
 Found = Sequence[tuple[Answers, View, Mapping[str, Scored]]]
@@ -217,8 +221,7 @@ def _bounds(
             for side in _SIDES:
                 settings = plan.base_slice(answers.key, family) | {"refusals": side}
                 bounds = _bounds_of(family, view, side, options)
-                for metric, outcome in bounds.items():
-                    yield _score(answers, metric, settings, outcome, view.answers)
+                yield from _scores(answers, settings, bounds, view.answers)
 
 
 def _is_undefined(outcomes: Mapping[str, Scored]) -> bool:
@@ -238,17 +241,17 @@ def _lifts(
     family: MethodFamily, plan: FamilyPlan, found: Found, options: ScoringOptions
 ) -> Iterator[LatentScore]:
     """Own minus borrowed explanation of each latent that was tested with both."""
-    headline = {answers.key: (answers, view.answers) for answers, view, _ in found if not view.slice}
+    headline = {each[0].key: each for each in found if not each[1].slice}
     metric = f"{family.name}_{LIFTED[family.name]}"
-    for key, (answers, own) in headline.items():
-        borrowed = headline.get(key._replace(explanation="borrowed"))
-        if key.explanation != "own" or key.judge == CONSTANT_JUDGE or borrowed is None:
+    for key, (answers, view, _) in headline.items():
+        other = headline.get(key._replace(explanation="borrowed"))
+        if key.explanation != "own" or key.judge == CONSTANT_JUDGE or other is None:
             continue
-        lack = _lack(family, own) or _lack(family, borrowed[1])
-        outcome = lack or over_borrowed(
-            family, metric, own, borrowed[1], level=options.level, seed=options.seed
-        )
-        yield _score(answers, f"{family.name}_over_borrowed", plan.base_slice(key, family), outcome, own)
+        sides = [Tested(each.answers, scored[metric]) for _, each, scored in (headline[key], other)]
+        outcome = _lack(family, view.answers) or _lack(family, other[1].answers)
+        outcome = outcome or over_borrowed(family, metric, *sides, level=options.level, seed=options.seed)
+        lift = {f"{family.name}_over_borrowed": outcome}
+        yield from _scores(answers, plan.base_slice(key, family), lift, view.answers)
 
 
 def _refusals(groups: Sequence[Answers], options: ScoringOptions) -> Iterator[LatentScore]:
@@ -272,14 +275,14 @@ def _refusal_score(
 ) -> LatentScore:
     status = np.concatenate([group.status for group in groups])
     cause = np.concatenate([group.cause for group in groups])
-    asked = np.isin(status.astype(str), ("measured", "refused"))
+    asked = np.concatenate([group.is_measured | group.is_refused for group in groups])
     outcome = share_score(
         REFUSALS, status[asked] == "refused", level=options.level, lacking="nothing was asked"
     )
     if isinstance(outcome, Undefined) and (status == "skipped").any():
         outcome = Skipped(_most_common(cause[status == "skipped"]))
     causes = Counter(cause[status == "refused"].tolist())
-    blank = _score(groups[0], REFUSALS, settings, outcome, groups[0])
+    (blank,) = _scores(groups[0], settings, {REFUSALS: outcome}, groups[0])
     return replace(
         blank,
         method=key.method,

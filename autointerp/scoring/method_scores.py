@@ -46,6 +46,8 @@ def scores(family: MethodFamily, answers: Answers, *, level: float, seed: int) -
     answered = answers.only(answers.is_measured)
     found = family.scorer(answered, level, seed)
     note = _note(answers)
+    if not note:
+        return found
     return {
         name: replace(score, method=f"{score.method}{note}")
         if isinstance(score, Score)
@@ -55,6 +57,8 @@ def scores(family: MethodFamily, answers: Answers, *, level: float, seed: int) -
 
 
 def _note(answers: Answers) -> str:
+    if answers.is_measured.all():
+        return ""
     counts = {
         status: int(np.count_nonzero(answers.status == status))
         for status in ("refused", "undefined", "skipped")
@@ -108,30 +112,29 @@ def _simulation_bounds(asked: Answers, side: Side, level: float) -> dict[str, Sc
     if np.ptp(known) == 0:
         return {name: Undefined("the activation is the same on every token that was asked about")}
     value = correlation_bound(tokens.truth, tokens.predicted, free, side)
-    return {name: _bound(name, value, len(np.unique(asked.document.astype(str))), level)}
+    return {name: _bound(name, value, len(np.unique(asked.document)), level)}
 
 
 def _tokens(answers: Answers, predicted: np.ndarray) -> TokenSequences:
-    return TokenSequences.of(answers.truth.tolist(), predicted.tolist(), answers.document.tolist())
+    documents = answers.document_ids[answers.document].tolist()
+    return TokenSequences.of(answers.truth.tolist(), predicted.tolist(), documents)
 
 
 def _simulation(answers: Answers, level: float, seed: int) -> dict[str, Scored]:
     """The correlation is of the predictions as they came, the others of calibrated ones, if there are any."""
-    calibrated = np.empty(len(answers), dtype=object)
-    calibrated[:] = [
-        own if own is not None else raw
-        for own, raw in zip(answers.calibrated, answers.predicted, strict=True)
-    ]
-    raw, scaled = _tokens(answers, answers.predicted), _tokens(answers, calibrated)
+    raw = scaled = _tokens(answers, answers.predicted)
+    is_calibrated = np.array([own is not None for own in answers.calibrated], dtype=bool)
+    if is_calibrated.any():
+        scaled = _tokens(answers, np.where(is_calibrated, answers.calibrated, answers.predicted))
     return simulation_scores(raw, scaled, level=level, seed=seed)
 
 
-def _ranking(answers: Answers, name: str, level: float) -> Scored:
+def _ranking(answers: Answers, name: str, level: float, weight: np.ndarray) -> Scored:
     return auroc(
         answers.value,
         answers.fires,
-        weight=answers.balanced_weight,
-        cluster=answers.document.astype(str),
+        weight=weight,
+        cluster=answers.document,
         level=level,
         name=f"{name}_auroc",
     )
@@ -139,24 +142,21 @@ def _ranking(answers: Answers, name: str, level: float) -> Scored:
 
 def _ranking_scorer(name: str) -> Scorer:
     def scorer(answers: Answers, level: float, seed: int) -> dict[str, Scored]:  # noqa: ARG001
-        return {f"{name}_auroc": _ranking(answers, name, level)}
+        return {f"{name}_auroc": _ranking(answers, name, level, answers.balanced_weight)}
 
     return scorer
 
 
 def _judge_scorer(name: str) -> Scorer:
     def scorer(answers: Answers, level: float, seed: int) -> dict[str, Scored]:  # noqa: ARG001
-        found: dict[str, Scored] = {f"{name}_auroc": _ranking(answers, name, level)}
+        weight = answers.balanced_weight
+        found: dict[str, Scored] = {f"{name}_auroc": _ranking(answers, name, level, weight)}
         parts = ("balanced_accuracy", "sensitivity", "precision")
         if not answers.is_probability.all():
             lack = Undefined("the judge gives no probabilities")
             return found | {f"{name}_{part}": lack for part in parts}
         yes_no = yes_no_scores(
-            answers.value,
-            answers.fires,
-            weight=answers.balanced_weight,
-            cluster=answers.document.astype(str),
-            level=level,
+            answers.value, answers.fires, weight=weight, cluster=answers.document, level=level
         )
         for part in parts:
             score = getattr(yes_no, part)
@@ -169,8 +169,8 @@ def _judge_scorer(name: str) -> Scorer:
 
 
 def _intruder(answers: Answers, level: float, seed: int) -> dict[str, Scored]:  # noqa: ARG001
-    cluster = answers.document.astype(str)
-    return {"intruder_accuracy": intruder_accuracy(answers.value > 0, cluster=cluster, level=level)}
+    found = intruder_accuracy(answers.value > 0, cluster=answers.document, level=level)
+    return {"intruder_accuracy": found}
 
 
 def _generation(answers: Answers, level: float, seed: int) -> dict[str, Scored]:  # noqa: ARG001

@@ -106,7 +106,7 @@ def views_of(family: MethodFamily, plan: FamilyPlan, answers: Answers) -> Iterat
         yield from _views_of_tokens(family, plan, answers, is_plain=is_plain)
         return
     if family.name not in _RANKED:
-        yield View({}, answers.distinct(), family.metrics)
+        yield _view(family, {}, answers, np.ones(len(answers), dtype=bool))
         return
     positive = answers.fires & (answers.sampler == plan.positives if plan.positives else True)
     negative = answers.has_truth & ~answers.fires
@@ -143,7 +143,7 @@ def _views_of_tokens(
 
 def _is_active(answers: Answers) -> Bool[np.ndarray, " example"]:
     """By the activations themselves, since a simulated row need not say whether the latent fires."""
-    return np.array([truth is not None and any(truth) for truth in answers.truth], dtype=bool)
+    return np.array([truth is not None and truth.any() for truth in answers.truth], dtype=bool)
 
 
 def _view(
@@ -156,4 +156,4 @@ def _view(
     metrics = tuple(
         name for name in family.metrics if parts is None or name.removeprefix(f"{family.name}_") in parts
     )
-    return View(settings, answers.only(chosen.astype(bool)).distinct(), metrics)
+    return View(settings, answers.distinct(chosen.astype(bool)), metrics)
