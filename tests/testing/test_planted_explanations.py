@@ -23,7 +23,12 @@ from autointerp.llm.open_models import open_models
 from autointerp.simulating.all_at_once import AllAtOnceSimulator
 from autointerp.simulating.detection import DetectionJudge
 from autointerp.simulating.fuzzing import FuzzingJudge
+from autointerp.simulating.generation import TextGenerator, measured_arrays
+from autointerp.simulating.intruder import IntruderJudge, intruder_trial
+from autointerp.simulating.steering import SteeringJudge, SteeringTrial
 from autointerp.simulating.structured import StructuredSimulator
+from autointerp.simulating.surprisal import SurprisalJudge
+from autointerp.simulating.token_by_token import TokenByTokenSimulator
 from autointerp.testing.planted_words import PLANTED, explain_words, planted_documents
 from autointerp.testing.tiny_chat_server.oracle_backend import OracleBackend
 from autointerp.testing.tiny_chat_server.oracle_habits import Habits
@@ -32,8 +37,13 @@ from autointerp.testing.tiny_chat_server.server import tiny_chat_server
 
 LATENTS = range(len(PLANTED))
 WIDTH = 14
-SIMULATORS = {"all_at_once": AllAtOnceSimulator, "structured": StructuredSimulator}
+SIMULATORS = {
+    "all_at_once": AllAtOnceSimulator,
+    "structured": StructuredSimulator,
+    "token_by_token": TokenByTokenSimulator,
+}
 JUDGES = {"detection": DetectionJudge, "fuzzing": FuzzingJudge}
+EVERY_JUDGE = JUDGES | {"surprisal": SurprisalJudge}
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,7 @@ def judged(backend, folder, name, latents, explanations):
     """AUROC of each latent with its explanation."""
 
     async def work(models):
-        judge = JUDGES[name](models["judge"])
+        judge = EVERY_JUDGE[name](models["judge"])
         asked = zip(latents, explanations, strict=True)
         return await asyncio.gather(*(judge.judge(said, passages(latent, name)) for latent, said in asked))
 
@@ -172,6 +182,78 @@ def test_the_right_explanation_simulates_and_a_borrowed_one_does_not(latents, tm
     assert (right > 0.99).all()
     assert (abs(borrowed) < 0.2).all()
     assert beats(right, borrowed) >= 0.9
+
+
+def test_the_right_explanation_takes_surprise_away_and_a_borrowed_one_does_not(latents, tmp_path):
+    few = latents[::2]
+    right = judged(OracleBackend(), tmp_path, "surprisal", few, [latent.right for latent in few])
+    borrowed = judged(OracleBackend(), tmp_path, "surprisal", few, [latent.borrowed for latent in few])
+    assert (right == 1).all() and (borrowed < 0.75).all()
+
+
+def test_texts_written_by_the_right_explanation_fire_and_by_a_borrowed_one_do_not(latents, tmp_path):
+    async def measure(explanation, texts):
+        words = PLANTED[explanation.latent]
+        return [float(any(word in words for word in text.split())) for text in texts]
+
+    async def work(models):
+        writer = TextGenerator(models["judge"], measure, texts=4)
+        return [
+            await writer.rows([getattr(latent, kind) for latent in latents]) for kind in ("right", "borrowed")
+        ]
+
+    scores = []
+    for rows_of_all in with_models(OracleBackend(), tmp_path, work):
+        assert all(row.refusal is None for rows in rows_of_all for row in rows)
+        found = [measured_arrays(rows) for rows in rows_of_all]
+        scores.append(np.array([roc_auc_score(truth, activation) for activation, truth in found]))
+    right, borrowed = scores
+    assert (right == 1).all() and (borrowed == 0.5).all()
+
+
+def test_intruders_are_found_by_what_is_marked(latents, tmp_path):
+    single = [latent for latent in latents if len(PLANTED[latent.index]) == 1]
+    asked = []
+    for latent in single:
+        shown = passages(latent, "fuzzing")
+        firing = [passage for passage, example in zip(shown, latent.examples, strict=True) if example.fires]
+        silent = [
+            passage for passage, example in zip(shown, latent.examples, strict=True) if not example.fires
+        ]
+        asked += [intruder_trial(f"{latent.index}-{n}", firing[n : n + 4], silent[n]) for n in range(4)]
+
+    async def work(models):
+        return await IntruderJudge(models["judge"]).find([trial for trial, _ in asked])
+
+    for (_, answer), found in zip(asked, with_models(OracleBackend(), tmp_path, work), strict=True):
+        assert int(np.argmax(found.probabilities)) == answer and max(found.probabilities) > 0.8
+    coins = with_models(OracleBackend(Habits(manner="coin"), model="coin"), tmp_path, work)
+    hits = sum(
+        int(np.argmax(found.probabilities)) == answer for (_, answer), found in zip(asked, coins, strict=True)
+    )
+    assert abs(hits - len(asked) / 5) < 4 * np.sqrt(len(asked) * 0.2 * 0.8)
+
+
+def test_steered_continuations_are_told_by_the_right_explanation_alone(latents, tmp_path):
+    def trials(latent):
+        firing = [example for example in latent.examples if example.fires]
+        silent = [example for example in latent.examples if not example.fires]
+        pairs = zip(firing, silent, strict=True)
+        return [SteeringTrial("so it was", b.passage().text, a.passage().text) for a, b in pairs]
+
+    async def work(models):
+        judge = SteeringJudge(models["judge"])
+        return [
+            [await judge.judge(getattr(latent, kind), trials(latent)) for latent in latents]
+            for kind in ("right", "borrowed")
+        ]
+
+    right, borrowed = (
+        [answer for answers in found for answer in answers]
+        for found in with_models(OracleBackend(), tmp_path, work)
+    )
+    assert all((answer.probability > 0.5) == answer.truth for answer in right)
+    assert abs(np.mean([(answer.probability > 0.5) == answer.truth for answer in borrowed]) - 0.5) < 0.25
 
 
 @pytest.mark.parametrize("manner", ["always_no", "always_yes"])

@@ -10,9 +10,19 @@ from collections.abc import Iterable, Mapping
 
 from autointerp.testing.tiny_chat_server.exchange import Answer, Call, Choice, ScoredToken
 from autointerp.testing.tiny_chat_server.json_instances import smallest_instance
+from autointerp.testing.tiny_chat_server.oracle_choosing import (
+    choose_continuation,
+    expect_words,
+    find_intruder,
+)
 from autointerp.testing.tiny_chat_server.oracle_explaining import explain, propose
 from autointerp.testing.tiny_chat_server.oracle_habits import Habits
-from autointerp.testing.tiny_chat_server.oracle_judging import judge, simulate_in_prompt, simulate_in_reply
+from autointerp.testing.tiny_chat_server.oracle_judging import (
+    judge,
+    simulate_in_prompt,
+    simulate_in_reply,
+    simulate_last_token,
+)
 from autointerp.testing.tiny_chat_server.oracle_pieces import Piece, scored_pieces
 from autointerp.testing.tiny_chat_server.reply_bodies import reply_answer
 
@@ -54,7 +64,7 @@ class OracleBackend:
         )
 
     def _reply(self, call: Call) -> list[Piece]:
-        for read in (judge, simulate_in_reply):
+        for read in (judge, simulate_in_reply, simulate_last_token, choose_continuation, find_intruder):
             pieces = read(call, self._habits, self._glossary)
             if pieces is not None:
                 return pieces
@@ -63,7 +73,10 @@ class OracleBackend:
     def _completion(self, call: Call) -> Choice:
         prompt: list[ScoredToken] = []
         if call.body.get("echo"):
-            pieces = simulate_in_prompt(call, self._habits, self._glossary) or [Piece(call.prompt)]
+            read = (
+                reader(call, self._habits, self._glossary) for reader in (simulate_in_prompt, expect_words)
+            )
+            pieces = next((found for found in read if found is not None), [Piece(call.prompt)])
             first, *others = scored_pieces(pieces, call.top_count, plain_count=2)
             prompt = [ScoredToken(first.text, None), *others]
         return _ended([Piece(" ok")], call, prompt)

@@ -16,7 +16,7 @@ _PAIR = re.compile(r"^(.*)\t(\d+)$", re.MULTILINE)
 _RAISED = re.compile(r"^(?:Raised|Lost): (.*)$", re.MULTILINE)
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _WORD = re.compile(r"\w[\w'-]*")
-_PROPOSAL = re.compile(r"Write (\d+) lines with \+")
+_PROPOSAL = re.compile(r"Write (\d+) lines (?:with|that begin with) \+")
 _MOST_WORDS = 8
 _FILLERS = tuple("some people went there and saw many old things in another town on that sunny day".split())  # noqa: SIM905
 

@@ -76,7 +76,7 @@ def simulate_in_reply(call: Call, habits: Habits, glossary: Glossary) -> list[Pi
 
 
 def simulate_last_token(call: Call, habits: Habits, glossary: Glossary) -> list[Piece] | None:
-    """A strength from 0 to 9 of the last of some tokens that are not numbered; None where none is asked for."""
+    """A strength from 0 to 9 of the last of some tokens that are not numbered; None if not asked."""
     question = last_message(call)
     said = _EXPLANATION.search(question)
     _, _, listed = question.partition("\nText:\n")
