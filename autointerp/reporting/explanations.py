@@ -58,6 +58,7 @@ def explanation_sections(
     if asked_llm:
         parts.append(_models_table(facts))
         parts.append(_cost_table(report))
+        parts += _outlook(report)
     else:
         parts.append(
             Callout(
@@ -284,6 +285,23 @@ def _cost_table(report: EvaluationReport) -> Part:
     )
     columns = tuple(Column(title, is_numeric=place > 2) for place, title in enumerate(titles))
     return Table("llm-cost", "What the language model was asked, and what that cost", columns, rows)
+
+
+def _outlook(report: EvaluationReport) -> list[Part]:
+    """What a million latents would take at these settings, beside what was expected of this run."""
+    spent = report.cost.get("llm", {})
+    lines = []
+    if (million := spent.get("per_million_latents")) is not None:
+        usd = million.get("usd")
+        price = "" if usd is None else f", {numbers.count(round(usd))} US $"
+        lines.append(
+            f"A million latents at these settings: {numbers.count(million['prompt_tokens'])} prompt tokens, "
+            f"{numbers.count(million['completion_tokens'])} reply tokens{price}."
+        )
+    if (estimate := spent.get("estimate")) is not None:
+        low, high = numbers.count(estimate["tokens_low"]), numbers.count(estimate["tokens_high"])
+        lines.append(f"Estimated before it began: {low} to {high} tokens.")
+    return [Callout("What more would cost", tuple(lines), "neutral")] if lines else []
 
 
 _COUNTED = ("calls", "from_cache_calls", "prompt_tokens", "cached_tokens", "completion_tokens")
