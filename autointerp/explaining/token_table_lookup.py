@@ -1,6 +1,6 @@
 """A token table and passages -> what the table expects of every token of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain, pairwise
 from math import nan
 from typing import Any
@@ -59,7 +59,7 @@ def _looked_up(
         wanted = _packed(places, len(codes))
         row = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         has_row = keys[row] == wanted
-        known = _columns(rows[key] for key in keys.tolist())
+        known = _columns([rows[key] for key in keys.tolist()])
         probability[has_row], magnitude[has_row] = (column[row[has_row]] for column in known)
     return probability, magnitude
 
@@ -68,10 +68,10 @@ def _of_tokens(
     table: TokenTable, codes: dict[str, int], code: np.ndarray, first: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """By the token and the token before, as `joined`."""
-    own = _columns(
+    own = [
         table.tokens.get(token) or table.classes.get(token_class(token)) or table.prior for token in codes
-    )
-    probability, magnitude = (column[code] for column in own)
+    ]
+    probability, magnitude = (column[code] for column in _columns(own))
     earlier = (table.before.get(token) for token in codes)
     ratios = [nan if cell is None else trusted_ratio(cell, table.prior) for cell in earlier]
     ratio = np.array([*ratios, nan], dtype=np.float64)[first]  # the last one where no token is before
@@ -80,10 +80,9 @@ def _of_tokens(
     return np.where(np.isnan(ratio), probability, odds / (1 + odds)), magnitude
 
 
-def _columns(cells: Iterable[Cell]) -> tuple[np.ndarray, np.ndarray]:
-    pairs = [(cell.probability, cell.magnitude) for cell in cells]
-    values = np.array(pairs, dtype=np.float64).reshape(-1, 2)
-    return values[:, 0], values[:, 1]
+def _columns(cells: Sequence[Cell]) -> tuple[np.ndarray, np.ndarray]:
+    probability, magnitude = ([cell[place] for cell in cells] for place in (0, 1))
+    return np.array(probability, dtype=np.float64), np.array(magnitude, dtype=np.float64)
 
 
 def _ends(passages: Sequence[Sequence[str]]) -> np.ndarray:

@@ -119,8 +119,12 @@ class LatentExamples:
         self._checkpoint, self._sha256, self._length = checkpoint, sha256, passage_tokens
         own = pl.col("checkpoint") == checkpoint
         self._latents = tables["latents"].filter(own, is_sampled=True).sort("latent")
-        self._examples = tables["examples"].filter(own).partition_by("latent", as_dict=True)
-        self._promoted = tables["promoted"].filter(own).partition_by("latent", as_dict=True)
+        examples = tables["examples"].filter(own).sort("stratum", "rank", maintain_order=True)
+        self._examples = examples.select("latent", *_READ).partition_by("latent", as_dict=True)
+        pushed = tables["promoted"].filter(own).sort("rank").select("latent", "sign", "token", "logit")
+        self._pushed: dict[tuple[int, str], list[tuple[int, float]]] = {}
+        for latent, sign, *pair in pushed.iter_rows():
+            self._pushed.setdefault((latent, sign), []).append(tuple(pair))
         self._contexts = contexts
 
     @property
@@ -152,8 +156,8 @@ class LatentExamples:
             density=density,
             maximum=max(strongest, default=0.0),
             examples=sides["explain"],
-            promoted=self._pushed(latent, "promoted"),
-            demoted=self._pushed(latent, "demoted"),
+            promoted=self._texts_pushed(latent, "promoted"),
+            demoted=self._texts_pushed(latent, "demoted"),
         )
         return LatentCase(evidence, TestExamples(sides["validate"]), TestExamples(sides["score"]), weight)
 
@@ -161,17 +165,13 @@ class LatentExamples:
         found: dict[str, dict[str, list[Example]]] = {split: {} for split in SPLITS}
         frame = self._examples.get((latent,))
         if frame is not None:
-            columns = [frame.sort("stratum", "rank", maintain_order=True)[name].to_list() for name in _READ]
-            for row in zip(*columns, strict=True):
+            for row in zip(*(frame[name].to_list() for name in _READ), strict=True):
                 example = self._example(*row)
                 found[example.split].setdefault(example.sampler, []).append(example)
         return {split: {name: tuple(rows) for name, rows in own.items()} for split, own in found.items()}
 
-    def _pushed(self, latent: int, sign: str) -> tuple[tuple[str, float], ...]:
-        frame = self._promoted.get((latent,))
-        if frame is None:
-            return ()
-        pairs = frame.filter(sign=sign).sort("rank").select("token", "logit").iter_rows()
+    def _texts_pushed(self, latent: int, sign: str) -> tuple[tuple[str, float], ...]:
+        pairs = self._pushed.get((latent, sign), ())
         return tuple((self._contexts.texts[token], logit) for token, logit in pairs)
 
     def _example(self, split: Any, sampler: str, stratum: int, weight: Any, *window: Any) -> Example:
