@@ -34,27 +34,27 @@ def read_answers(text: str, count: int, answers: Sequence[str]) -> list[Answered
 
     A question without a line, with two lines (equal or not) or with an answer that is not allowed is refused,
     and its siblings are not. Lines that are no answers at all are passed over. A number that is nobody's
-    means that the reply counts otherwise (from 0, say): then all are refused.
+    means that the reply counts otherwise (from 0, say): then all are refused. So are they where most lines
+    give what is not allowed, as `1: 0`, `2: 3`, `4: 5` of a model that counts on: its 0 is no answer.
 
     Args:
         text: the reply.
         count: how many questions were asked.
         answers: what may be answered, as decimal digits.
     """
-    found: dict[int, list[Answered]] = {}
-    for part in _PARTS.finditer(text):
-        entry = _ENTRY.match(part.group()) if len(part.group()) <= _LONGEST else None
-        if entry is not None:
-            said = Answered(entry["answer"], part.start() + entry.start("answer"))
-            found.setdefault(int(entry["number"]), []).append(said)
+    found = _entries(text)
     foreign = [number for number in found if not 1 <= number <= count]
     if foreign:
         refusal = Refusal("unparsable", f"an answer is numbered {foreign[0]}, asked were 1 to {count}")
         return [refusal] * count
+    given = [said.answer for entries in found.values() for said in entries]
+    others = [answer for answer in given if answer not in answers]
+    if 2 * len(others) > len(given):
+        return [Refusal("unparsable", f"{len(others)} of {len(given)} lines answer otherwise")] * count
     return [_single(found.get(number, []), number, answers) for number in range(1, count + 1)]
 
 
-def answer_token(reply: Reply, question: int, count: int, answer: str) -> tuple[TokenLogprob, str] | None:
+def answer_token(reply: Reply, question: int, answer: str) -> tuple[TokenLogprob, str] | None:
     """The token of a reply that answers a question, and what it covers before the answer (mostly nothing).
 
     The tokens' own text is read, since it need not be the reply's to the character; it must give the same
@@ -63,15 +63,25 @@ def answer_token(reply: Reply, question: int, count: int, answer: str) -> tuple[
     Args:
         reply: with log-probabilities.
         question: from 1.
-        count: how many questions were asked.
         answer: what `read_answers` found in the reply's text.
     """
     entries = reply.logprobs or ()
     text = "".join(entry.token for entry in entries)
-    found = read_answers(text, count, (answer,))[question - 1]
+    found = _single(_entries(text).get(question, []), question, (answer,))
     if isinstance(found, Refusal):
         return None
     return token_at(entries, found.place)
+
+
+def _entries(text: str) -> dict[int, list[Answered]]:
+    """By number, what lines say."""
+    found: dict[int, list[Answered]] = {}
+    for part in _PARTS.finditer(text):
+        entry = _ENTRY.match(part.group()) if len(part.group()) <= _LONGEST else None
+        if entry is not None:
+            said = Answered(entry["answer"], part.start() + entry.start("answer"))
+            found.setdefault(int(entry["number"]), []).append(said)
+    return found
 
 
 def _single(said: Sequence[Answered], number: int, answers: Sequence[str]) -> Answered | Refusal:

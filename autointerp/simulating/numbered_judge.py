@@ -167,16 +167,16 @@ class NumberedJudge(ABC):
         for number, (passage, answered) in enumerate(zip(passages, answers, strict=True), 1):
             value = answered
             if isinstance(answered, Answered):
-                value = self._probability(reply, number, len(passages), answered.answer)
+                value = self._probability(reply, number, answered.answer)
             found.append(value if isinstance(value, Refusal) else Judgement(passage.id, value))
         return found
 
-    def _probability(self, reply: Reply, number: int, count: int, answer: str) -> float | Refusal:
+    def _probability(self, reply: Reply, number: int, answer: str) -> float | Refusal:
         if "top_logprobs" not in self.model.capabilities:
             return float(answer)
         if reply.logprobs is None:
             return Refusal("missing_logprobs", "the reply has no log-probabilities")
-        found = answer_token(reply, number, count, answer)
+        found = answer_token(reply, number, answer)
         if found is None:
             return Refusal("missing_logprobs", f"no log-probability belongs to the answer to number {number}")
         entry, prefix = found

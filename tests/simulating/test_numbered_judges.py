@@ -454,3 +454,10 @@ def test_fuzzing_asks_about_marks_alone(kit):
     answers = kit.run(FuzzingJudge(model).judge(kit.explanation("dog"), passages))
     assert values(answers) == [0.0, 1.0, 0.0]
     assert "marked" in model.requests[-1].messages[0].text
+
+
+def test_a_model_that_counts_on_has_answered_nothing(kit):
+    counted = read_answers("1: 0\n2: 3\n4: 5\n6: 7", 8, ("0", "1"))
+    assert [answer.detail for answer in counted] == ["3 of 4 lines answer otherwise"] * 8
+    half = read_answers("1: 0\n2: 3\n4: 5\n3: 1", 4, ("0", "1"))
+    assert [isinstance(answer, Refusal) for answer in half] == [False, True, False, True]

@@ -21,6 +21,7 @@ from autointerp.explanation_records import Example, Explanation, Judgement, Late
 from autointerp.explanation_sections import LlmSection
 from autointerp.llm.open_models import open_models
 from autointerp.simulating.all_at_once import AllAtOnceSimulator
+from autointerp.simulating.asking import AskOptions
 from autointerp.simulating.detection import DetectionJudge
 from autointerp.simulating.fuzzing import FuzzingJudge
 from autointerp.simulating.generation import TextGenerator, measured_arrays
@@ -114,11 +115,11 @@ def passages(latent, name):
     return found
 
 
-def judged(backend, folder, name, latents, explanations):
+def judged(backend, folder, name, latents, explanations, *, together=10):
     """AUROC of each latent with its explanation."""
 
     async def work(models):
-        judge = EVERY_JUDGE[name](models["judge"])
+        judge = EVERY_JUDGE[name](models["judge"], AskOptions(passages_per_prompt=together))
         asked = zip(latents, explanations, strict=True)
         return await asyncio.gather(*(judge.judge(said, passages(latent, name)) for latent, said in asked))
 
@@ -160,15 +161,16 @@ def beats(right, borrowed):
     return roc_auc_score(truth, np.concatenate([right, borrowed]))
 
 
-@pytest.mark.parametrize("has_logprobs", [True, False])
+@pytest.mark.parametrize(("has_logprobs", "together"), [(True, 10), (False, 10), (True, 1)])
 @pytest.mark.parametrize("name", sorted(JUDGES))
 def test_the_right_explanation_is_judged_right_and_a_borrowed_one_is_not(
-    latents, tmp_path, name, has_logprobs
+    latents, tmp_path, name, has_logprobs, together
 ):
     hidden = () if has_logprobs else ("logprobs", "top_logprobs")
     backend = RestrictedBackend(OracleBackend(), ignores=hidden)
-    right = judged(backend, tmp_path, name, latents, [latent.right for latent in latents])
-    borrowed = judged(backend, tmp_path, name, latents, [latent.borrowed for latent in latents])
+    said, other = [latent.right for latent in latents], [latent.borrowed for latent in latents]
+    right = judged(backend, tmp_path, name, latents, said, together=together)
+    borrowed = judged(backend, tmp_path, name, latents, other, together=together)
     assert (right == 1).all()
     assert (borrowed < 0.75).all()
     assert beats(right, borrowed) >= 0.9
