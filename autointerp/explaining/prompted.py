@@ -89,6 +89,7 @@ class PromptedExplainer(ABC):
         request = Request(
             messages=messages,
             max_tokens=options.max_tokens or (500 if options.chain_of_thought else 120),
+            may_cut=True,  # small models say more behind the line that was asked for
             temperature=options.temperature if temperature is None else temperature,
             seed=options.seed,
             replicate=replicate,
@@ -97,7 +98,12 @@ class PromptedExplainer(ABC):
         prompt = "\n".join(message.text for message in messages if message.role != "user")
 
         def parse(reply: Reply) -> Explanation | Refusal:
-            found = read_explanation(reply.text, prompt=prompt, needs_label=options.chain_of_thought)
+            text, is_cut = reply.text, reply.finish_reason == "length"
+            if is_cut:
+                text = text.rpartition("\n")[0]
+            if is_cut and not text.strip():
+                return Refusal("cut_off", f"ended at its limit of {request.max_tokens} tokens")
+            found = read_explanation(text, prompt=prompt, needs_label=options.chain_of_thought)
             return found if isinstance(found, Refusal) else self._explanation(evidence, reply, found)
 
         return await ask_parsed(self.model, request, parse, attempts=options.attempts)

@@ -18,7 +18,9 @@ class ScriptedModel:
     async def ask(self, request):
         self.requests.append(request)
         answer = self.respond(request)
-        return answer if isinstance(answer, Refusal) else Reply(answer, "scripted-1", "print", Usage(1, 1))
+        if isinstance(answer, Refusal | Reply):
+            return answer
+        return Reply(answer, "scripted-1", "print", Usage(1, 1))
 
 
 def example(tokens, activations, *, sampler="quantiles", focus=None, stratum=0, name=None, weight=1.0):

@@ -10,6 +10,7 @@ from autointerp.explaining.explainer import Explainer
 from autointerp.explaining.token_activation_pairs import pair_lines
 from autointerp.explanation_records import Explanation, Refusal
 from autointerp.explanation_sections import ExplanationSection, LlmSection
+from autointerp.llm.requests import Reply, Usage
 
 PROMPTED = [name for name, entry in EXPLAINER_NAMES.items() if entry.needs_llm]
 EFFECTS = {
@@ -121,6 +122,23 @@ def test_the_second_try_may_succeed():
 def test_a_models_refusal_is_passed_on(cause):
     found, _ = explain("highlighted", rich_evidence(), lambda request: Refusal(cause, "because"))
     assert found == Refusal(cause, "because")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Explanation: ships in harbours\n\nThe unit fires on ships because", "ships in harbours"),
+        ("Explanation: ships in harbours and", "cut_off"),
+        ("", "cut_off"),
+        ("\n\n", "cut_off"),
+        ("Ships\nin harbours\nand on", "unparsable"),
+    ],
+)
+def test_a_reply_that_is_cut_counts_up_to_its_last_whole_line(text, found):
+    cut = Reply(text, "scripted-1", "print", Usage(1, 1), finish_reason="length")
+    said, requests = explain("highlighted", rich_evidence(), lambda request: cut)
+    assert found == (said.cause if isinstance(said, Refusal) else said.text)
+    assert all(request.is_cut_usable for request in requests)
 
 
 def test_thoughts_are_kept_apart():
