@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from autointerp.evaluation.explanations.judging import Tested
-from autointerp.evaluation.explanations.questions import Question, silent_tokens
+from autointerp.evaluation.explanations.questions import Question, wrong_marks
 from autointerp.explanation_records import Refusal
 from autointerp.scoring.predictions import ScoredPassage
 from autointerp.simulating.intruder import IntruderJudge, intruder_trial
@@ -40,9 +40,9 @@ async def intruders(
     made = []
     for place in range(count):
         shown = [question.passage for question in firing[place::count][:_FIRING]]
-        size = max(1, round(sum(len(passage.marked) for passage in shown) / len(shown)))
         example = silent[place].example
-        odd = example.passage(marked=silent_tokens(example, size, seed=seed))
+        marks = [passage.marked for passage in shown]
+        odd = example.passage(marked=wrong_marks(example, marks, seed=seed))
         made.append(intruder_trial(f"{tested.case.evidence.id}/{place}", shown, odd))
     answers = await judge.find([trial for trial, _ in made])
     rows = []

@@ -88,7 +88,7 @@ async def simulated(
 
 
 def _simulation(question: Question, answer: TokenPrediction | Refusal) -> dict[str, Any]:
-    given: dict[str, Any] = {"truth": question.example.activations}
+    given: dict[str, Any] = {"truth": _strengths(question)}
     if isinstance(answer, Refusal):
         return given | {"status": "refused", "cause": answer.cause}
     return given | {"predicted": tuple(np.asarray(answer.values, dtype=np.float64).tolist())}
@@ -99,7 +99,12 @@ def refused(tested: Tested, method: str, judge: str, questions: Sequence[Questio
     why = {"status": "refused", "cause": "no_explanation"}
     if not questions:
         return [tested.row(method, judge, None, **why)]
-    return [
-        tested.row(method, judge, question, truth=question.example.activations, **why)
-        for question in questions
-    ]
+    return [tested.row(method, judge, question, truth=_strengths(question), **why) for question in questions]
+
+
+def _strengths(question: Question) -> tuple[float, ...]:
+    """|activation| of each token: simulators and tables expect strengths, which have no sign.
+
+    Else the right explanation of a latent that fires with negative activations would have correlation -1.
+    """
+    return tuple(map(abs, question.example.activations))

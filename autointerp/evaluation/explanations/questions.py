@@ -1,7 +1,9 @@
 """Which passages test a latent: active, random silent and hard silent ones; and how they are marked."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,8 +17,8 @@ __all__ = [
     "Question",
     "detection_questions",
     "fuzzing_questions",
-    "silent_tokens",
     "simulation_questions",
+    "wrong_marks",
 ]
 
 HARD_SAMPLERS = tuple(name for name, entry in SAMPLER_NAMES.items() if entry.is_silent and name != "silent")
@@ -36,13 +38,14 @@ class Question:
 def detection_questions(tested: TestExamples, *, count: int) -> list[Question]:
     """Does the latent fire here: `count` active passages over all strata, as many silent, as many hard.
 
-    A passage is asked once: what several samplers drew counts for the first of them.
+    A passage is asked once: what several samplers drew counts for the first of them. Of a stratum of which
+    only a part is asked about, that part stands for all of it: its weights grow.
     """
     hard = _dealt([tested.of(name) for name in HARD_SAMPLERS], count)
     strata: dict[int, list[Example]] = {}
     for example in tested.of("quantiles"):
         strata.setdefault(example.stratum, []).append(example)
-    active = _dealt([strata[stratum] for stratum in sorted(strata)], count)
+    active = _reweighted(_dealt([strata[stratum] for stratum in sorted(strata)], count), strata)
     chosen = [*active, *tested.of("silent")[:count], *hard]
     return [Question(e.passage(), e, e.fires) for e in _once(chosen)]
 
@@ -50,18 +53,18 @@ def detection_questions(tested: TestExamples, *, count: int) -> list[Question]:
 def fuzzing_questions(tested: TestExamples, *, count: int, seed: int) -> list[Question]:
     """Are these the tokens where it fires: active passages marked rightly, other active ones wrongly.
 
-    Rightly marked are those of sampler `quantiles`; wrongly marked those of `uniform` that are not among
-    them, as many tokens as the rightly marked ones have in the mean, drawn by hash among those on which the
-    latent does not fire.
+    Rightly marked are those of sampler `quantiles`; wrongly marked (`wrong_marks`) those of `uniform` from
+    contexts that are not among them. Only where there is none, the same contexts serve again, so that rare
+    latents have wrongly marked passages too.
     """
     right = [question.example for question in detection_questions(tested, count=count) if question.fires]
-    taken = {example.id for example in right}
-    wrong = [example for example in tested.of("uniform") if example.id not in taken][:count]
     marks = [_fired(example) for example in right]
-    size = max(1, round(sum(map(len, marks)) / len(marks))) if marks else 1
     found = [Question(e.passage(marked=m), e, fires=True) for e, m in zip(right, marks, strict=True)]
-    for example in wrong:
-        marked = silent_tokens(example, size, seed=seed)
+    taken = {_context(example) for example in right}
+    others = tested.of("uniform")
+    fresh = [example for example in others if _context(example) not in taken]
+    for example in (fresh or others)[:count]:
+        marked = wrong_marks(example, marks, seed=seed)
         if marked:
             found.append(Question(example.passage(marked=marked), example, fires=False))
     return found
@@ -92,9 +95,54 @@ def _fired(example: Example) -> tuple[int, ...]:
     return tuple(place for place, activation in enumerate(example.activations) if activation != 0)
 
 
-def silent_tokens(example: Example, size: int, *, seed: int) -> tuple[int, ...]:
-    """Positions on which the latent does not fire, drawn by hash; as many as asked for, if there are."""
-    places = np.flatnonzero(np.array(example.activations) == 0)
-    keys = np.full(len(places), int(example.id.partition(":")[0], 16), dtype=np.uint64)
-    order = np.argsort(uniform(hashed(seed, "marks", keys, places.astype(np.uint64))))
-    return tuple(sorted(places[order[:size]].tolist()))
+def wrong_marks(example: Example, right: Sequence[tuple[int, ...]], *, seed: int) -> tuple[int, ...]:
+    """Positions on which the latent does not fire, at the places of one passage's right marks.
+
+    Right marks stand where passages are cut around (the middle, mostly) and often side by side; marks put
+    anywhere would be told from them by their place alone. So the marks of a rightly marked passage are taken,
+    drawn by hash among those of about the mean number of marks, and each moved to the nearest token on which
+    the latent does not fire.
+
+    Args:
+        example: the passage.
+        right: marks of rightly marked passages; without any, the middle is marked.
+        seed: of the draw.
+    """
+    size = max(1, round(sum(map(len, right)) / len(right))) if right else 1
+    closest = min((abs(len(marks) - size) for marks in right), default=0)
+    usual = [marks for marks in right if abs(len(marks) - size) == closest]
+    pattern = _drawn(usual, example, seed) if usual else (len(example.tokens) // 2,)
+    free = [place for place, activation in enumerate(example.activations) if activation == 0]
+    chosen = []
+    for mark in pattern[: len(free)]:
+        before = _drawn((True, False), example, seed)
+        nearest = min(free, key=lambda place: (abs(place - mark), (place > mark) == before))
+        free.remove(nearest)
+        chosen.append(nearest)
+    return tuple(sorted(chosen))
+
+
+_T = TypeVar("_T")
+
+
+def _drawn(choices: Sequence[_T], example: Example, seed: int) -> _T:
+    """One of them, by the seed and the passage alone."""
+    key = np.array([int(_context(example), 16)], dtype=np.uint64)
+    focus = np.array([example.focus], dtype=np.uint64)
+    return choices[int(uniform(hashed(seed, "marks", key, focus))[0] * len(choices))]
+
+
+def _context(example: Example) -> str:
+    return example.id.partition(":")[0]
+
+
+def _reweighted(chosen: Sequence[Example], strata: Mapping[int, Sequence[Example]]) -> list[Example]:
+    """Each with its stratum's weight shared among those that were chosen of it."""
+    asked = Counter(example.stratum for example in chosen)
+    factors = {stratum: len(strata[stratum]) / number for stratum, number in asked.items()}
+    return [
+        example
+        if factors[example.stratum] == 1
+        else replace(example, weight=example.weight * factors[example.stratum])
+        for example in chosen
+    ]

@@ -2,7 +2,9 @@
 
 The two are kept apart here: `evidence` holds examples of the explain split alone, `validate` and `score`
 those of their splits. Every example is cut to the same number of tokens around its focus, so that neither its
-length nor the place of its middle tells whether the latent fires there.
+length nor the place of its middle tells whether the latent fires there. Those of sampler `uniform` that test
+an explanation have their focus anywhere: they are marked wrongly in fuzzing, and if a token on which the
+latent fires always stood in their middle, a mark there would give away that marks are right.
 """
 
 from bisect import bisect_left
@@ -21,6 +23,9 @@ _READ = (
     *("split", "sampler", "stratum", "weight"),
     *("context", "begin", "end", "focus", "fired", "activations"),
 )
+
+_GOLDEN = 0x9E3779B97F4A7C15
+"""Odd, with bits that look like those of a random number: what is multiplied by it is scattered."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +184,10 @@ class LatentExamples:
         context = self._contexts[number]
         low, high = bisect_left(context.places, begin), bisect_left(context.places, end)
         middle = bisect_left(context.places, focus)
-        first = max(low, min(middle - self._length // 2, high - self._length))
+        before = self._length // 2
+        if sampler == "uniform" and split != "explain":
+            before = _anywhere(number, focus, self._length)
+        first = max(low, min(middle - before, high - self._length))
         last = min(high, first + self._length)
         places = context.places[first:last]
         values = [0.0] * len(places)
@@ -198,3 +206,9 @@ class LatentExamples:
             focus=middle - first,
             weight=1.0 if weight is None else weight,  # samplers that draw nothing have none
         )
+
+
+def _anywhere(context: int, focus: int, length: int) -> int:
+    """Tokens before the focus, 0 to `length` - 1, all as likely; the same in every run."""
+    mixed = (context ^ (focus + 1) * _GOLDEN) * _GOLDEN % 2**64
+    return mixed * length >> 64

@@ -133,3 +133,42 @@ def test_latents_that_cannot_be_scored_are_told_with_their_reason(tables):
 def test_another_checkpoint_has_none(tables):
     found = LatentExamples(tables, ContextTexts(tables), checkpoint="other", sha256=SHA, passage_tokens=4)
     assert (found.live, found.undefined, list(found.cases())) == ([], [], [])
+
+
+def long_tables(tables, *, split, sampler, count=300, length=40):
+    """One latent that fires in the middle of many long contexts."""
+    numbers = [(number + 1) * 0x9E3779B97F4A7C15 % 2**64 for number in range(count)]
+    contexts = pl.DataFrame(
+        [
+            (number, f"d{number}", f"k{number}", split, 0, 1, [], [0, *[1 + i % 7 for i in range(length)]])
+            for number in numbers
+        ],
+        schema=tables["contexts"].schema,
+        orient="row",
+    )
+    row = tables["examples"].filter(sampler="top").row(0, named=True)
+    rows = [
+        row | {
+            "split": split, "sampler": sampler, "context": number, "focus": 20, "begin": 1,
+            "end": length + 1, "fired": [20], "activations": [2.0],
+        }
+        for number in numbers
+    ]  # fmt: skip
+    examples = pl.DataFrame(rows, schema=tables["examples"].schema)
+    return tables | {"contexts": contexts, "examples": examples}
+
+
+def test_the_focus_of_a_uniform_example_that_tests_an_explanation_stands_anywhere(tables):
+    (case,) = read(long_tables(tables, split="score", sampler="uniform"), 8).cases()
+    places = [e.focus for e in case.score.of("uniform")]
+    counts = [places.count(place) for place in range(8)]
+    assert sum(counts) == 300
+    assert min(counts) > 15, "37 each would be equal"
+    assert all(e.activations[e.focus] == 2.0 and len(e.tokens) == 8 for e in case.score.of("uniform"))
+
+
+@pytest.mark.parametrize(("split", "sampler"), [("explain", "uniform"), ("score", "quantiles")])
+def test_the_focus_of_others_stands_in_the_middle(tables, split, sampler):
+    (case,) = read(long_tables(tables, split=split, sampler=sampler), 8).cases()
+    found = case.evidence.examples[sampler] if split == "explain" else case.score.of(sampler)
+    assert {e.focus for e in found} == {4}
