@@ -9,19 +9,13 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import httpx2
-from openai import (
-    APIConnectionError,
-    APIStatusError,
-    APITimeoutError,
-    AsyncOpenAI,
-    DefaultAsyncHttpxClient,
-    OpenAIError,
-)
+from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, OpenAIError
 
 from autointerp.errors import EndpointError
 from autointerp.llm.clock import REAL_CLOCK, Clock
+from autointerp.llm.http_client import MOST_BYTES, TooLargeError, http_client_for
 from autointerp.llm.http_errors import HttpError, judged
-from autointerp.llm.outcomes import Failure, Outcome
+from autointerp.llm.outcomes import Failure, FailureKind, Outcome
 from autointerp.llm.reply_reading import read_reply
 from autointerp.llm.requests import Request
 from autointerp.llm.secrecy import endpoint_name, one_line, read_key
@@ -31,8 +25,8 @@ __all__ = ["OpenAIClient"]
 
 _NO_KEY = "no-key-is-set"
 _CONNECT_SECONDS = 15.0
-_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
-"""No proxy of the environment leads there."""
+_NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+"""No connection: nobody can have worked for it."""
 _FILE_PATIENCE = 10.0
 """How many times longer than a reply a file may take."""
 
@@ -118,8 +112,10 @@ class OpenAIClient:
             return self._http_error(
                 error.response.status_code, error.response.content, error.response.headers
             )
-        except (APITimeoutError, TimeoutError):
-            return Failure("timeout", f"no reply within {self._timeout_seconds:g} s")
+        except (APITimeoutError, TimeoutError) as error:
+            return self._timeout(error)
+        except TooLargeError:
+            return Failure("damaged_reply", f"the reply has more than {MOST_BYTES:,} bytes")
         except (APIConnectionError, OpenAIError, httpx2.HTTPError) as error:
             found = self._connection_failure(error)
         if isinstance(found, EndpointError):
@@ -129,8 +125,6 @@ class OpenAIClient:
     def _opened(self, base_url: str, http_client: httpx2.AsyncClient | None) -> AsyncOpenAI:
         parts = urlsplit(base_url)
         seconds = self._timeout_seconds
-        if http_client is None and parts.hostname in _THIS_MACHINE:
-            http_client = DefaultAsyncHttpxClient(trust_env=False)
         try:
             return AsyncOpenAI(
                 api_key=self._secret.reveal() or _NO_KEY,
@@ -138,7 +132,7 @@ class OpenAIClient:
                 default_query=dict(parse_qsl(parts.query)),
                 max_retries=0,
                 timeout=httpx2.Timeout(seconds, connect=min(_CONNECT_SECONDS, seconds)),
-                http_client=http_client,
+                http_client=http_client or http_client_for(parts.hostname),
             )
         except httpx2.InvalidURL:
             pass
@@ -171,7 +165,13 @@ class OpenAIClient:
                 remedy = "check llm.base_url, or make its certificate known with SSL_CERT_FILE"
                 return EndpointError("its certificate is not trusted", where=self.endpoint, remedy=remedy)
         last = list(_causes(error))[-1]
-        return Failure("connection", one_line(f"{type(last).__name__}: {last}", secret=self._secret))
+        kind: FailureKind = "connection" if _never_sent(error) else "dropped"
+        return Failure(kind, one_line(f"{type(last).__name__}: {last}", secret=self._secret))
+
+    def _timeout(self, error: Exception) -> Failure:
+        if _never_sent(error):
+            return Failure("connection", "no connection in time")
+        return Failure("timeout", f"no reply within {self._timeout_seconds:g} s")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -182,6 +182,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             return
         yield seen
         seen = seen.__cause__ or seen.__context__
+
+
+def _never_sent(error: BaseException) -> bool:
+    return any(isinstance(cause, _NEVER_SENT) for cause in _causes(error))
 
 
 def _status_inside(body: bytes) -> int | None:

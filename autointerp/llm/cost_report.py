@@ -7,6 +7,7 @@ from autointerp.llm.prices import usd
 from autointerp.llm.requests import Usage
 from autointerp.llm.response_cache import ResponseCache
 from autointerp.llm.spending import Ledger
+from autointerp.llm.tally import Tally
 
 __all__ = ["cost_report", "scaled_cost"]
 
@@ -14,14 +15,15 @@ _SUMMED = ("calls", "from_cache_calls", "retries", "prompt_tokens", "cached_toke
 
 
 def cost_report(
-    cache: ResponseCache, ledger: Ledger, from_cache: Mapping[tuple[str, str, str], int]
+    cache: ResponseCache, ledger: Ledger, from_cache: Mapping[tuple[str, str, str], int], tally: Tally
 ) -> dict[str, Any]:
     """The `cost` section of a report, of all sittings together; JSON-able.
 
     `rows`: of each (model, role, metric) `calls` that were answered, `from_cache_calls` of this sitting that
     cost nothing, `retries`, `refusals` by cause, tokens, and `usd` (None where the model has no price).
     `without_answer`: what was perhaps billed though nothing usable came, at most, and what measuring took.
-    The totals are of both.
+    The totals are of both. `needed`: what this sitting's own questions take, whenever they were answered;
+    less than the totals where the run was explained otherwise before.
     """
     rows = {(row["model"], row["role"], row["metric"]): _row(row, ledger) for row in cache.totals()}
     for account, count in from_cache.items():
@@ -37,7 +39,7 @@ def cost_report(
         totals[name] += sum(loss[name] for loss in losses)
     dollars = [row["usd"] for row in [*ordered, *losses]]
     totals["usd"] = None if None in dollars else sum(dollars)
-    return {"rows": ordered, "without_answer": losses, "totals": totals}
+    return {"rows": ordered, "without_answer": losses, "totals": totals, "needed": tally.totals()}
 
 
 def scaled_cost(report: Mapping[str, Any], *, latents: int, wanted: int = 1_000_000) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def scaled_cost(report: Mapping[str, Any], *, latents: int, wanted: int = 1_000_
     """
     if latents < 1:
         raise ValueError("a cost per latent needs at least one latent")
-    totals, factor = report["totals"], wanted / latents
+    totals, factor = report["needed"], wanted / latents
     names = ("calls", "prompt_tokens", "cached_tokens", "completion_tokens")
     scaled: dict[str, Any] = {name: round(totals[name] * factor) for name in names}
     dollars = totals["usd"]

@@ -13,6 +13,7 @@ from autointerp.llm.prices import usd
 from autointerp.llm.requests import Reply, Request, request_content, request_key
 from autointerp.llm.response_cache import KeptAnswer, ResponseCache
 from autointerp.llm.spending import Ledger
+from autointerp.llm.tally import Tally
 
 __all__ = ["KeptAnswers", "Standing"]
 
@@ -52,6 +53,7 @@ class KeptAnswers:
     standing: Standing = Standing()
     from_cache: dict[tuple[str, str, str], int] = field(default_factory=dict)
     """This sitting's answers that cost nothing, by (model, role, metric)."""
+    tally: Tally = field(default_factory=Tally)
     _under_way: dict[str, asyncio.Task[Outcome]] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic)
 
@@ -72,7 +74,7 @@ class KeptAnswers:
         kept = self.cache.get(key, with_failed=self.offline)
         if kept is not None:
             self._count_free(who, request.metric)
-            return self._told(kept)
+            return self._told(key, who, kept, is_batch=is_batch)
         if self.offline:
             raise self._missing()
         task = self._under_way.get(key)
@@ -82,7 +84,7 @@ class KeptAnswers:
             task.add_done_callback(lambda done: self._forget(key, done))
         else:
             self._count_free(who, request.metric)
-        return self._told(await asyncio.shield(task))
+        return self._told(key, who, await asyncio.shield(task), is_batch=is_batch)
 
     async def drain(
         self, is_on_the_wire: Callable[["asyncio.Task[Outcome]"], bool], *, seconds: float
@@ -141,8 +143,10 @@ class KeptAnswers:
         self.from_cache[account] = self.from_cache.get(account, 0) + 1
         self.standing = replace(self.standing, from_cache=self.standing.from_cache + 1)
 
-    def _told(self, outcome: Outcome) -> Reply | Refusal:
+    def _told(self, key: str, who: ModelIdentity, outcome: Outcome, *, is_batch: bool) -> Reply | Refusal:
         answer = outcome.answer
+        dollars = usd(self.ledger.price(who.model), outcome.usage, is_batch=is_batch)
+        self.tally.add(key, who, outcome, usd=dollars)
         self.standing = replace(
             self.standing,
             answered=self.standing.answered + 1,

@@ -68,14 +68,15 @@ class OpenModels(Mapping[Role, LanguageModel]):
 
     def cost_report(self) -> dict[str, Any]:
         """What was asked and paid so far, earlier sittings included: see `cost_report.cost_report`."""
-        return cost_report(self.kept.cache, self.kept.ledger, self.kept.from_cache)
+        return cost_report(self.kept.cache, self.kept.ledger, self.kept.from_cache, self.kept.tally)
 
     def judges(self) -> list[dict[str, Any]]:
         """Who answered, JSON-able: a row per role, model, and name and fingerprint that it answered with.
 
-        Scores of an LLM are comparable only between runs that agree in these rows, `calls` aside.
+        Of what was asked since the models were opened, kept answers included; not of other answers that the
+        file holds. Scores of an LLM are comparable only between runs that agree in these rows, `calls` aside.
         """
-        rows = self.kept.cache.answerers()
+        rows = self.kept.tally.answerers()
         return [row | dict(self.settings.get(row["role"], {})) for row in rows]
 
 
@@ -215,10 +216,9 @@ class _Opening:
 
     async def model(self, role: Role, player: _Player, *, device: str) -> LanguageModel:
         if player.base_url == "local":
-            identity = ModelIdentity(role, player.model, "local")
-            return InProcessModel(
-                identity, self._local_model(player.model, device), self.kept, defaults=player.defaults
-            )
+            local = self._local_model(player.model, device)
+            identity = ModelIdentity(role, local.name, "local")
+            return InProcessModel(identity, local, self.kept, defaults=player.defaults)
         endpoint = endpoint_name(player.base_url)
         sender = None if self._section.offline else self._sender(player)
         measured = self._measured.get((endpoint, player.model))
@@ -301,7 +301,8 @@ def _ledger(section: LlmSection, cache: ResponseCache) -> Ledger:
     for role in ROLES:
         settings = section.role(role)
         if settings["base_url"] == "local" and settings["model"]:
-            prices[settings["model"]] = PriceSection(input=0, output=0)
+            for name in (settings["model"], Path(settings["model"]).name):  # of a folder, reports name the last part
+                prices[name] = PriceSection(input=0, output=0)
     return Ledger(
         prices,
         budget_usd=section.budget_usd,

@@ -15,7 +15,8 @@ FailureKind = Literal[
     "overloaded",  # 503, 529
     "server_error",  # another 5xx, 408, 409
     "timeout",
-    "connection",  # refused, reset, or ended before the reply did
+    "connection",  # refused, or not made in time: nothing was sent
+    "dropped",  # reset, or ended before the reply did
     "damaged_reply",  # a 200 whose body is no such reply
 ]
 
@@ -56,4 +57,4 @@ class Failure:
     @property
     def may_be_paid(self) -> bool:
         """Whether the provider may have worked, and bill it, though nothing usable came."""
-        return self.kind in ("timeout", "damaged_reply")
+        return self.kind in ("timeout", "dropped", "damaged_reply")

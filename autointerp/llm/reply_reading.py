@@ -199,11 +199,13 @@ def _count(value: Any) -> int | None:
 
 
 def _word(value: Any) -> str:
-    """A name that the server gave, bounded: it goes into tables."""
-    return value[:200] if isinstance(value, str) else ""
+    """A name that the server gave, bounded and printable: it goes into tables, files and terminals."""
+    if not isinstance(value, str):
+        return ""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in value[:200])
 
 
 def _beginning(text: Any) -> str:
     """A little of what the model said."""
-    line = " ".join(str(text).split())
+    line = _word(" ".join(str(text).split()))
     return line if len(line) <= 120 else f"{line[:119]}\N{HORIZONTAL ELLIPSIS}"

@@ -152,13 +152,6 @@ class ResponseCache:
             "GROUP BY model, role, metric, cause ORDER BY model, role, metric, cause"
         )
 
-    def answerers(self) -> list[dict[str, Any]]:
-        """Who answered: a row per (role, endpoint, model, answered_by, fingerprint)."""
-        return self._rows(
-            "SELECT role, endpoint, model, answered_by, fingerprint, COUNT(*) AS calls FROM answers "
-            "WHERE is_final GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5"
-        )
-
     def question(self, key: str) -> dict[str, Any] | None:
         """What was asked, for audits."""
         with self._reported():

@@ -17,11 +17,12 @@ _SECRET_PARAMETER = re.compile(r"key|token|secret|passw|credential|sig|auth", re
 class Secret:
     """A key that shows itself only where it is asked to."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_escaped", "_value")
 
     def __init__(self, value: str) -> None:
         """Keep the key; empty means there is none."""
         self._value = value
+        self._escaped = re.compile(b"".join(_spellings(letter) for letter in value))
 
     def __repr__(self) -> str:
         """Never the key."""
@@ -54,8 +55,19 @@ class Secret:
         return _LOOKS_LIKE_A_KEY.sub(_MASK, text)
 
     def scrub_bytes(self, body: bytes) -> bytes:
-        """A reply's body without the key; what else looks like a key is the model's own words."""
-        return body.replace(self._value.encode(), _MASK.encode()) if self.is_in(body) else body
+        """A reply's body without the key, also where JSON spells it with backslashes.
+
+        What else looks like a key is the model's own words.
+        """
+        body = body.replace(self._value.encode(), _MASK.encode()) if self.is_in(body) else body
+        is_escaped = len(self._value) >= _SHORTEST and (b"\\u00" in body or b"\\/" in body)
+        return self._escaped.sub(_MASK.encode(), body) if is_escaped else body
+
+
+def _spellings(letter: str) -> bytes:
+    """A pattern of a letter within a JSON string: as it is, by its number, or behind a backslash."""
+    number = "".join(f"[{digit}{digit.upper()}]" for digit in f"{ord(letter):04x}")
+    return f"(?:\\\\?{re.escape(letter)}|\\\\u{number})".encode()
 
 
 def read_key(variable: str) -> Secret:

@@ -28,10 +28,12 @@ MEASURING = (
     "Write four random words.",
     "Do not write JSON. Write one English word about the sea.",
 )
+COMPLETED = ("The quick brown fox", "One, two, three, four, five, six,")
+"""The endpoint is asked to go on, and to echo what it wrote."""
 
 
 def is_measuring(call: Call) -> bool:
-    return call.prompt in (*MEASURING, "The quick brown fox")
+    return call.prompt in MEASURING or call.prompt.startswith(COMPLETED)
 
 
 def after_measuring(steps: Sequence[Any]) -> ScriptedBackend:
@@ -123,8 +125,10 @@ def test_passing_faults_are_asked_again_until_they_heal(
         (answer,) = play(
             section(server.base_url), replies, ask_all([chat()]), clock=jumping_time.clock, roles=["judge"]
         )
+        spoilt = [record.fault for record in server.log.records if record.fault]
     assert isinstance(answer, Reply), answer
     assert answer.text == ("hello" if name == "slow" else "fine")
+    assert spoilt == [name] * (1 if name == "slow" else 2), "the faults met the question, not the measuring"
 
 
 @pytest.mark.parametrize(

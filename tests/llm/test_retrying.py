@@ -122,11 +122,12 @@ def test_a_damaged_body_may_have_been_paid_and_is_booked_at_its_worst(
 
 @pytest.mark.parametrize(
     ("error", "kind"),
-    [(httpx2.ConnectError("refused"), "connection"), (httpx2.ReadTimeout("slow"), "timeout"),
-     (httpx2.RemoteProtocolError("ended early"), "connection"), (httpx2.ReadError("reset"), "connection")],
+    [(httpx2.ConnectError("refused"), None), (httpx2.ConnectTimeout("nobody there"), None),
+     (httpx2.ReadTimeout("slow"), "timeout"), (httpx2.RemoteProtocolError("ended early"), "dropped"),
+     (httpx2.ReadError("reset"), "dropped")],
 )  # fmt: skip
-def test_broken_connections_heal(
-    error: Exception, kind: str, chat: Any, replies: Path, jumping_time: Any
+def test_broken_connections_heal_and_what_was_sent_may_have_been_paid(
+    error: Exception, kind: str | None, chat: Any, replies: Path, jumping_time: Any
 ) -> None:
     broken = [error, error]
 
@@ -137,7 +138,7 @@ def test_broken_connections_heal(
 
     outcome, losses, _ = run(handler, one(chat()), path=replies, time=jumping_time)
     assert isinstance(outcome.answer, Reply)
-    assert [row["kind"] for row in losses] == (["timeout"] if kind == "timeout" else [])
+    assert [(row["kind"], row["calls"]) for row in losses] == ([] if kind is None else [(kind, 2)])
 
 
 def test_a_reply_that_drips_is_given_up_at_the_time_limit(

@@ -131,9 +131,9 @@ def test_earlier_calls_without_a_price_are_counted_at_the_price_known_now() -> N
 
 def test_a_million_latents_cost_in_proportion() -> None:
     totals = {"calls": 30, "prompt_tokens": 9000, "cached_tokens": 0, "completion_tokens": 300, "usd": 0.6}
-    scaled = scaled_cost({"totals": totals}, latents=10)
+    scaled = scaled_cost({"needed": totals}, latents=10)
     assert scaled["calls"] == 3_000_000
     assert scaled["usd"] == pytest.approx(60_000)
-    assert scaled_cost({"totals": totals | {"usd": None}}, latents=10)["usd"] is None
+    assert scaled_cost({"needed": totals | {"usd": None}}, latents=10)["usd"] is None
     with pytest.raises(ValueError, match="at least one"):
-        scaled_cost({"totals": totals}, latents=0)
+        scaled_cost({"needed": totals}, latents=0)
