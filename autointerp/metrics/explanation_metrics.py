@@ -217,32 +217,46 @@ def _row(score: LatentScore) -> dict[str, Any]:
 
 
 def score_line(score: LatentScore) -> dict[str, Any]:
-    """A line of `scores.jsonl`: JSON-able, and what is not known is left out."""
+    """A score of `scores.jsonl` and whose it is: JSON-able; what is not known, empty or implied is left out.
+
+    Implied are status `measured`, a `method` that the metric's name begins with, an `asked` of `n`, an
+    explainer or kind of explanation in the slice, and `n_negative` = n - `n_positive`. Numbers have seven
+    significant digits.
+    """
+    settings = {key: value for key, value in score.slice.items() if key not in ("explainer", "explanation")}
     line: dict[str, Any] = {
         "checkpoint": score.checkpoint,
         "latent": score.latent,
         "id": score.latent_id,
-        "metric": score.metric,
-        "slice": dict(score.slice),
+        "sampling_weight": score.sampling_weight,
         "explainer": score.explainer,
         "explanation": score.explanation,
-        "method": score.method,
+        "metric": score.metric,
         "judge": score.judge,
-        "sampling_weight": score.sampling_weight,
-        "asked": score.asked_count,
+    }
+    found = score.outcome
+    if isinstance(found, Score):
+        line |= {
+            "value": _rounded(found.value),
+            "ci_low": _rounded(found.low),
+            "ci_high": _rounded(found.high),
+            "ci_level": found.level,
+            "ci_method": found.method,
+            "n": found.n,
+        }
+        line |= {} if found.n_positive is None else {"n_positive": found.n_positive}
+    else:
+        line |= {"status": found.status, "reason": found.reason}
+    is_named = score.method and score.metric.startswith(f"explanation.{score.method}")
+    is_all = isinstance(found, Score) and found.n == score.asked_count
+    further = {
+        "slice": settings,
+        "method": "" if is_named else score.method,
+        "asked": None if is_all else score.asked_count,
         "refused": dict(score.refused),
     }
-    if not isinstance(score.outcome, Score):
-        return line | {"status": score.outcome.status, "reason": score.outcome.reason}
-    found = score.outcome
-    line |= {
-        "status": "measured",
-        "value": found.value,
-        "ci_low": found.low,
-        "ci_high": found.high,
-        "ci_level": found.level,
-        "ci_method": found.method,
-        "n": found.n,
-    }
-    counts = {"n_positive": found.n_positive, "n_negative": found.n_negative}
-    return line | {name: count for name, count in counts.items() if count is not None}
+    return line | {name: value for name, value in further.items() if value not in (None, "", {})}
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.7g}")

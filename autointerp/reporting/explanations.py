@@ -218,12 +218,9 @@ def _explanation_cell(row: Mapping[str, Any]) -> Cell:
 def _latent_cell(row: Mapping[str, Any], metric: str, kind: str) -> Cell:
     """A latent's own score, with the interval over its examples."""
     for score in row.get("scores", ()):
-        plain = {
-            key: value for key, value in score["slice"].items() if key not in ("explainer", "explanation")
-        }
-        if score["metric"] != metric or score["explanation"] != kind or plain:
+        if (score["metric"], score["explanation"]) != (metric, kind) or score.get("slice"):
             continue
-        if score["status"] != "measured":
+        if "value" not in score:
             return Cell("—", kind="missing", hint=score["reason"])
         low, high = score["ci_low"], score["ci_high"]
         decimals = numbers.decimals_for(low, high)

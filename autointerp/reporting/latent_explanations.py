@@ -71,11 +71,11 @@ def _scores(
     own, borrowed = (found.get((explainer, kind), []) for kind in ("own", "borrowed"))
     shown = []
     for score in own:
-        if score["metric"] in _SHOWN and score["status"] == "measured" and not _narrows(score):
+        if score["metric"] in _SHOWN and "value" in score and not _narrows(score):
             others = [
                 other["value"]
                 for other in borrowed
-                if other["status"] == "measured"
+                if "value" in other
                 and not _narrows(other)
                 and (other["metric"], other["judge"]) == (score["metric"], score["judge"])
             ]
@@ -88,7 +88,7 @@ def _scores(
 
 def _narrows(score: Mapping[str, Any]) -> bool:
     """Whether it is of some passages only, or of a judge that knows nothing."""
-    return bool(score["slice"].keys() - _SOURCE) or score["judge"] == "constant"
+    return bool(score.get("slice", {}).keys() - _SOURCE) or score["judge"] == "constant"
 
 
 def _lines(file: Path, checkpoint: str, latent: int, needed: tuple[str, ...]) -> Iterator[dict[str, Any]]:

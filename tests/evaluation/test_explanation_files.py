@@ -102,6 +102,7 @@ def test_scores_of_one_latent_explainer_and_kind_are_one_line():
     ]
     first, second = strict(lines(rows))[0]["scores"]
     assert (first["value"], first["ci_low"], first["ci_high"], first["n"]) == (0.9, 0.8, 0.95, 12)
+    assert rows[0]["ci_level"] == 0.95 and "ci_level" not in first, "once a line"
     assert second["slice"] == {"negatives": "hard"}
     assert (second["status"], second["reason"]) == ("undefined", "one passage")
     assert not {"value", "ci_low", "ci_high", "n"} & set(second), "missing is missing"

@@ -77,8 +77,10 @@ def test_a_line_is_json_without_anything_missing_in_it() -> None:
     rows = [*refused(judged(half_right, latents=[0]), 5), *refused(judged(latents=[1]), 1)]
     for score in latent_scores(prediction_frame(rows)):
         line = json.loads(json.dumps(score_line(score), allow_nan=False))
-        assert None not in line.values()
-        if line["status"] == "measured":
+        assert not any(value in (None, {}) for value in line.values())
+        assert line["metric"] == score.metric and line.get("slice", {}) == dict(score.slice)
+        if "status" not in line:
+            assert line["value"] == pytest.approx(score.outcome.value, rel=1e-7)
             assert line["ci_low"] <= line["value"] <= line["ci_high"]
             assert line["ci_low"] < line["ci_high"]
             assert "reason" not in line
@@ -86,7 +88,17 @@ def test_a_line_is_json_without_anything_missing_in_it() -> None:
             assert line["reason"] and "value" not in line
     line = score_line(next(s for s in latent_scores(prediction_frame(rows)) if s.metric.endswith("_auroc")))
     assert (line["asked"], line["refused"], line["n"]) == (20, {"unparsable": 4}, 16)
-    assert (line["n_positive"], line["n_negative"]) == (8, 8)
+    assert line["n_positive"] == 8
+    assert not {"method", "slice", "status"} & line.keys(), "what the rest implies is left out"
+
+
+def test_a_null_says_so_once() -> None:
+    rows = [*judged(latents=[0]), *judged(latents=[0], explanation="borrowed")]
+    borrowed = [s for s in latent_scores(prediction_frame(rows)) if s.explanation == "borrowed"]
+    found = [score_line(score) for score in borrowed]
+    assert all(dict(score.slice) == {"explanation": "borrowed"} for score in borrowed)
+    assert all(line["explanation"] == "borrowed" and "slice" not in line for line in found)
+    assert found and all("asked" not in line for line in found if line["metric"].endswith("_auroc"))
 
 
 @pytest.mark.parametrize("seed", range(4))

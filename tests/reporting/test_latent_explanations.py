@@ -10,8 +10,8 @@ from autointerp.reporting.latent_explanations import explanations_of
 
 def score(metric, value, *, judge="detection", slice=None, status="measured"):
     numbers = {"value": value, "ci_low": value - 0.1, "ci_high": value + 0.1, "ci_method": "m"}
-    found = numbers if status == "measured" else {"reason": "no passages"}
-    return {"metric": f"explanation.{metric}", "judge": judge, "slice": slice or {}, "status": status} | found
+    found = numbers if status == "measured" else {"reason": "no passages", "status": status}
+    return {"metric": f"explanation.{metric}", "judge": judge} | ({"slice": slice} if slice else {}) | found
 
 
 def write(run, explanations, scores):

@@ -51,8 +51,13 @@ def _dumps(row: Any) -> str:
 def score_rows(scores: Iterable[LatentScore]) -> list[dict[str, Any]]:
     """Lines of scores.jsonl: one each latent, explainer and kind of explanation, all its scores in it."""
     grouped: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    levels: dict[str, float] = {}
     for score in scores:
         line = score_line(score)
         about = tuple(line.pop(name) for name in _ABOUT)
+        if "ci_level" in line:
+            levels["ci_level"] = line.pop("ci_level")  # the same for all of a run
         grouped.setdefault(about, []).append(line)
-    return [dict(zip(_ABOUT, about, strict=True)) | {"scores": own} for about, own in grouped.items()]
+    return [
+        dict(zip(_ABOUT, about, strict=True)) | levels | {"scores": own} for about, own in grouped.items()
+    ]
