@@ -33,6 +33,16 @@ class Answering(Protocol):
     """A model in this process."""
 
     @property
+    def name(self) -> str:
+        """As it is called in results; no path of this machine."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that its answers hang on."""
+        ...
+
+    @property
     def capabilities(self) -> frozenset[Capability]:
         """What it can do."""
         ...
@@ -160,10 +170,12 @@ class InProcessModel:
     async def ask(self, request: Request) -> Reply | Refusal:
         """The kept answer, else the model's."""
         asked = self._defaults.applied_to(request)
-        return await self._kept.answer(asked, self._identity, lambda: self._answered(asked))
+        # Other weights under the same name are another model: their answers are not this one's.
+        kept_as = replace(self._identity, endpoint=f"{self._identity.endpoint} {self._model.fingerprint}")
+        return await self._kept.answer(asked, kept_as, lambda: self._answered(asked))
 
     async def _answered(self, request: Request) -> Outcome:
         answer = await self._model.answer(request)
         if isinstance(answer, Refusal):
-            return Outcome(answer, model=self._identity.model)
+            return Outcome(answer, model=self._model.name, fingerprint=self._model.fingerprint)
         return Outcome(answer, answer.usage, answer.model, answer.fingerprint)

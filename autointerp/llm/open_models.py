@@ -177,6 +177,8 @@ class _Player:
         if not settings["model"]:
             remedy = "name one, e.g. --set llm.model=gpt-4o-mini"
             raise SuiteError(f"no model is named for the {role}", where="llm.model", remedy=remedy)
+        if not settings["model"].isprintable():
+            raise SuiteError(f"the name of the {role}'s model holds what is no text", where="llm.model")
         defaults = RoleDefaults(settings["temperature"], settings["seed"])
         return cls(settings["base_url"], settings["model"], settings["api_key_env"], defaults)
 
@@ -301,8 +303,10 @@ def _ledger(section: LlmSection, cache: ResponseCache) -> Ledger:
     for role in ROLES:
         settings = section.role(role)
         if settings["base_url"] == "local" and settings["model"]:
-            for name in (settings["model"], Path(settings["model"]).name):  # of a folder, reports name the last part
-                prices[name] = PriceSection(input=0, output=0)
+            free, folder = PriceSection(input=0, output=0), Path(settings["model"]).expanduser()
+            prices[settings["model"]] = free
+            if folder.is_dir():  # results name its last part
+                prices.setdefault(folder.name, free)
     return Ledger(
         prices,
         budget_usd=section.budget_usd,

@@ -179,6 +179,7 @@ def test_a_method_says_what_it_lacks_before_anything_is_asked(replies: Any) -> N
 
 
 class Local:
+    name, fingerprint = "folder", "f"
     capabilities = frozenset({"chat"})
     asked = 0
 
@@ -198,8 +199,11 @@ def test_a_model_in_this_process_is_kept_and_counted_alike(chat: Any, replies: A
             first = await model.ask(chat(replicate=2))
             assert await model.ask(chat(replicate=2)) == first
             assert local.asked == 1
+            local.fingerprint = "of other weights"
+            await model.ask(chat(replicate=2))
+            assert local.asked == 2
             assert model.capabilities == {"chat"}
-            assert cache.totals()[0]["prompt_tokens"] == 3
+            assert cache.totals()[0]["prompt_tokens"] == 6
 
     asyncio.run(play())
 
@@ -264,6 +268,7 @@ def test_one_odd_token_in_three_does_not_make_an_echo_wrong() -> None:
 
 def test_what_could_not_be_read_is_asked_again_warmer_and_kept_apart(chat: Any, replies: Any) -> None:
     class Stubborn:
+        name, fingerprint = "folder", "f"
         capabilities = frozenset({"chat"})
         temperatures: tuple[float | None, ...] = ()
 

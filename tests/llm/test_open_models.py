@@ -573,4 +573,6 @@ def test_a_local_model_plays_a_role_for_nothing_beside_a_paid_one(
     rows = {row["role"]: row for row in report["rows"]}
     assert rows["judge"]["usd"] == 0.0
     assert rows["judge"]["prompt_tokens"] > 0
+    assert rows["judge"]["model"] == folder.name  # and no path of this machine
+    assert str(tmp_path) not in str(report)
     assert rows["explainer"]["usd"] > 0
