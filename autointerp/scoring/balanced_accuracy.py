@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.optimize import brentq
 
 from autointerp.records import Undefined
 from autointerp.scoring.score import Interval, Score, share_score
@@ -100,21 +99,25 @@ def _precision(sensitivity: Score | Undefined, specificity: Score | Undefined) -
     if hits + alarms == 0:
         return Undefined("the judge never says yes")
     value = hits / (hits + alarms)
-
-    def excess(p: float, hits_off: float, alarms_off: float, sign: int) -> float:
-        return (1 - p) * hits - p * alarms + sign * math.hypot((1 - p) * hits_off, p * alarms_off)
-
     low, high = 0.0, 1.0
     if sensitivity.low > 0:
-        low = brentq(
-            excess, 0.0, value, args=(hits - sensitivity.low, specificity.value - specificity.low, -1)
-        )
+        more_alarms = specificity.value - specificity.low
+        low = _balance(hits, alarms, fewer=hits - sensitivity.low, more=more_alarms)
     if specificity.high < 1:
-        high = brentq(
-            excess, value, 1.0, args=(sensitivity.high - hits, specificity.high - specificity.value, 1)
-        )
+        fewer_alarms = specificity.high - specificity.value
+        high = 1 - _balance(alarms, hits, fewer=fewer_alarms, more=sensitivity.high - hits)
     interval = Interval(min(low, value), max(high, value))
     return _of_both("precision", value, interval, (sensitivity, specificity))
+
+
+def _balance(own: float, other: float, *, fewer: float, more: float) -> float:
+    """The share q < own / (own + other) with (1 - q) own - q other = hypot((1 - q) fewer, q more).
+
+    Squared, a quadratic equation of the odds q / (1 - q); fewer < own, or there is no such share.
+    """
+    rest = own**2 - fewer**2
+    root = math.sqrt((own * more) ** 2 + (other * fewer) ** 2 - (fewer * more) ** 2)
+    return rest / (rest + own * other + root)
 
 
 def _of_both(name: str, value: float, interval: Interval, sides: tuple[Score, Score]) -> Score:

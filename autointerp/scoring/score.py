@@ -73,11 +73,15 @@ def effective_size(
     examples of one document count as a single one, as if they all said the same. That is the worst case, so
     intervals made with it are rather too wide where documents have several examples. Without clusters W is an
     example's weight. Range 1 to the number of clusters; 0 where the kept weights sum to zero.
+
+    Clusters are ids of any kind; whole numbers must count from 0, or nearly so.
     """
     kept = weight[keep]
     if cluster is not None:
-        _, place = np.unique(np.asarray(cluster)[keep], return_inverse=True)
-        kept = np.bincount(place, weights=kept) if len(kept) else kept
+        place = np.asarray(cluster)[keep]
+        if place.dtype.kind not in "iu":
+            place = np.unique(place, return_inverse=True)[1]
+        kept = np.bincount(place, weights=kept)
     total = float(kept.sum())
     return 0.0 if total == 0 else total**2 / float((kept**2).sum())
 
