@@ -112,12 +112,13 @@ class ExplanationSection(_Section):
     `token_statistics` always."""
     methods: tuple[MethodName, ...] | None = None
     """How explanations are tested. Default: `token_table` for token statistics; with an LLM also `detection`
-    and `fuzzing`, and `simulation` where the endpoint gives prompt log-probabilities."""
+    and `fuzzing`."""
     latent_count: int | None = Field(default=None, ge=1)
     """Of each checkpoint's sampled latents, at most; drawn at random. Default: all. An LLM's cost is in
     proportion to it."""
     best_of: int = Field(default=1, ge=1)
-    """Candidates of each LLM explanation; the best on the validate split is kept."""
+    """Candidates of each LLM explanation; the best on the validate split, by the AUROC of method `detection`,
+    is kept."""
     revisions: int = Field(default=0, ge=0)
     """Rounds in which the LLM proposes texts, sees what the latent does on them, and corrects itself."""
     chain_of_thought: bool = False

@@ -79,7 +79,7 @@ def explainer_names(section: ExplanationSection, *, has_llm: bool) -> tuple[str,
     if lacking:
         raise SuiteError(
             f"{', '.join(lacking)} asks a language model, and the suite names none",
-            where="explanation.explainers",
+            where="explanations.explainers",
             remedy="set llm.model (and llm.base_url), or leave out this explainer",
         )
     return tuple(section.explainers)
@@ -141,8 +141,8 @@ def _wrapped(
         if score is None:
             raise SuiteError(
                 "candidates are chosen by a score, and no method of the suite gives one",
-                where="explanation.best_of",
-                remedy="name a method in explanation.methods, or set best_of = 1",
+                where="explanations.best_of",
+                remedy="add detection to explanations.methods, or set best_of = 1",
             )
         temperature = explainer.options.temperature
         best = BestOf(
@@ -152,7 +152,7 @@ def _wrapped(
         if measure is None:
             raise SuiteError(
                 "revisions run the latent on new texts, and that is not possible here",
-                where="explanation.revisions",
+                where="explanations.revisions",
                 remedy="set revisions = 0",
             )
         return Revise(explainer, measure, rounds=section.revisions, score=score, first=best)

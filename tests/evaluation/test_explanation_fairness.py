@@ -5,10 +5,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from explaining_a_dictionary import models, planted_cases, suite_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autointerp.errors import SuiteError
 from autointerp.evaluation.explanations import judging
+from autointerp.evaluation.explanations.dictionary import ExplainedDictionary
+from autointerp.evaluation.explanations.plan import plan_of
 from autointerp.evaluation.explanations.questions import (
     Question,
     detection_questions,
@@ -117,3 +121,19 @@ def test_a_latent_with_negative_activations_is_predicted_by_their_strength():
     assert row.truth == row.predicted == (0.0, 4.0, 0.0, 2.0)
     (refused,) = judging.refused(explained, "simulation", "exact", [question])
     assert refused.truth == row.truth
+
+
+@pytest.mark.parametrize("methods", [["fuzzing"], ["token_table", "fuzzing"]])
+def test_candidates_are_not_paid_for_where_nothing_chooses_among_them(methods):
+    suite = suite_of(
+        {"explainers": ["highlighted"], "methods": methods, "best_of": 3},
+        {"model": "m", "base_url": "http://localhost/v1"},
+    )
+    asked = models()
+    part = ExplainedDictionary(
+        suite, plan_of(suite), planted_cases(), asked, running=None, null_latents=frozenset(),
+        advance=lambda _: None,
+    )  # fmt: skip
+    with pytest.raises(SuiteError, match="best_of"):
+        asyncio.run(part.ask())
+    assert not any(model.requests for model in asked.values())

@@ -101,8 +101,13 @@ class ExplainedDictionary:
     async def ask(self) -> tuple[list[Found], list[ScoredPassage]]:
         """Explanations of every latent by explainer, and what is predicted from them and from their nulls."""
         measure = self._running.examples if self._running else None
+        validates = any(map(self._validating, self._plan.llm_explainers))
         explainers = make_explainers(
-            self._section, self._models, llm=self._suite.llm, score=self._validate, measure=measure
+            self._section,
+            self._models,
+            llm=self._suite.llm,
+            score=self._validate if validates else None,
+            measure=measure,
         )
         refuse_lacking(explainers, self._models.get("explainer"))
         cases = list(self._cases.values())
@@ -126,7 +131,7 @@ class ExplainedDictionary:
         """AUROC of an explanation on its latent's validate split; None where it has none."""
         case = self._cases[explanation.latent]
         tested = Tested(case, explanation.explainer, "own", explanation)
-        methods = [name for name in _VALIDATING if name in self._plan.tests(explanation.explainer)][:1]
+        methods = self._validating(explanation.explainer)
         questions = Questions.of(case.validate, self._section, seed=self._seed)
         rows = await self._testers.test(tested, methods, questions, validation=None)
         known = [row for row in rows if row.method == "detection" and row.value is not None]
@@ -135,6 +140,10 @@ class ExplainedDictionary:
             np.array([bool(row.fires) for row in known], dtype=bool),
         )
         return score.value if isinstance(score, Score) else None
+
+    def _validating(self, explainer: str) -> list[str]:
+        """The test that chooses among an explainer's candidates; none where the suite has no such."""
+        return [name for name in _VALIDATING if name in self._plan.tests(explainer)][:1]
 
     def _lent(self, explained: Sequence[Found]) -> dict[tuple[str, str, int], Explanation]:
         """The nulls by (kind, explainer, latent)."""
