@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import chain, pairwise
-from math import nan
 from typing import Any
 
 import numpy as np
@@ -68,13 +67,14 @@ def _of_tokens(
     table: TokenTable, codes: dict[str, int], code: np.ndarray, first: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """By the token and the token before, as `joined`."""
-    own = [
-        table.tokens.get(token) or table.classes.get(token_class(token)) or table.prior for token in codes
-    ]
+    own = [table.classes.get(name, table.prior) for name in map(token_class, codes)]
+    for token in codes.keys() & table.tokens.keys():
+        own[codes[token]] = table.tokens[token]
     probability, magnitude = (column[code] for column in _columns(own))
-    earlier = (table.before.get(token) for token in codes)
-    ratios = [nan if cell is None else trusted_ratio(cell, table.prior) for cell in earlier]
-    ratio = np.array([*ratios, nan], dtype=np.float64)[first]  # the last one where no token is before
+    ratios = np.full(len(codes) + 1, np.nan)  # the last one where no token is before
+    for token in codes.keys() & table.before.keys():
+        ratios[codes[token]] = trusted_ratio(table.before[token], table.prior)
+    ratio = ratios[first]
     bounded = np.clip(probability, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
     odds = bounded / (1 - bounded) * ratio
     return np.where(np.isnan(ratio), probability, odds / (1 + odds)), magnitude
