@@ -9,27 +9,41 @@ from typer.testing import CliRunner
 
 from autointerp.cli import app
 from autointerp.errors import BudgetReachedError, EndpointError
-from autointerp.testing.planted_words import write_planted_words
+from autointerp.testing.planted_words import PLANTED, write_planted_words
 from autointerp.testing.tiny_chat_server.oracle_backend import OracleBackend
 from autointerp.testing.tiny_chat_server.server import tiny_chat_server
 
 KEY = "sk-a-key-that-must-not-be-found-anywhere"
-ALL = '["token_table","detection","fuzzing","simulation","intruder","generation","surprisal"]'
+ALL = ("token_table", "detection", "fuzzing", "simulation", "intruder", "generation")
+FEW = (
+    "nulls.random_dictionaries=0",
+    "explanations.judged_examples=4",
+    "explanations.explain_examples=8",
+    "explanations.null_latents=5",
+    "explanations.passage_tokens=16",
+)
 
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory):
-    return write_planted_words(tmp_path_factory.mktemp("planted"), documents=160)
+    return write_planted_words(tmp_path_factory.mktemp("planted"), documents=100, words=PLANTED[:6])
 
 
-def run(suite, out, server, *, arguments=()):
+def evaluated(suite, out, *arguments, settings=()):
     """Exit code and output of the command line; every request carries the key."""
-    settings = [f"llm.base_url={server.base_url}", "llm.model=oracle", "nulls.random_dictionaries=0"]
-    given = [part for setting in settings for part in ("--set", setting)]
+    given = [part for setting in (*FEW, *settings) for part in ("--set", setting)]
     return CliRunner().invoke(
         app,
         ["evaluate", str(suite), "--out", str(out), *given, *arguments],
         env={"OPENAI_API_KEY": KEY},
+    )
+
+
+def run(suite, out, server, *arguments, methods=("detection",)):
+    """The same with an LLM."""
+    settings = [f"llm.base_url={server.base_url}", "llm.model=oracle"]
+    return evaluated(
+        suite, out, *arguments, settings=[*settings, f"explanations.methods={json.dumps(methods)}"]
     )
 
 
@@ -40,10 +54,13 @@ def results(out):
 
 @pytest.fixture(scope="module")
 def finished(suite, tmp_path_factory):
+    """A run that was finished without an LLM, and then explained by one."""
     out = tmp_path_factory.mktemp("run") / "run"
+    plain = evaluated(suite, out)
+    assert plain.exit_code == 0, plain.output
+    assert results(out)[1]["explanations"]["explainers"] == ["token_statistics"]
     with tiny_chat_server(OracleBackend()) as server:
-        done = run(suite, out, server, arguments=["--set", f"explanations.methods={ALL}"])
-        yield out, done, server
+        yield out, run(suite, out, server, methods=ALL), server
 
 
 def test_everything_is_measured(finished):
@@ -51,7 +68,7 @@ def test_everything_is_measured(finished):
     assert done.exit_code == 0, done.output
     found, report = results(out)
     for metric in ("detection_auroc", "fuzzing_auroc"):
-        assert found[f"explanation.{metric}", "{}"]["value"] > 0.95
+        assert found[f"explanation.{metric}", "{}"]["value"] > 0.9
     assert found["explanation.simulation_correlation", "{}"]["value"] > 0.9
     assert report["explanations"]["explainers"] == ["highlighted", "token_statistics"]
     assert report["explanations"]["models"][0]["answered_by"] == "oracle"
@@ -83,6 +100,17 @@ def test_the_key_is_nowhere(finished):
             assert KEY.encode() not in file.read_bytes(), file
 
 
+def test_what_it_will_cost_is_said_before(finished):
+    _, report = results(finished[0])
+    spent, written = report["cost"]["llm"], ("explanation.generation_auroc",)
+    counted = [row for row in spent["rows"] if row["metric"] not in written]
+    estimate = spent["estimate"]
+    calls = sum(row["calls"] for row in counted)
+    assert abs(estimate["calls"] - calls) <= 0.1 * calls
+    tokens = sum(row["prompt_tokens"] + row["completion_tokens"] for row in counted)
+    assert estimate["tokens_low"] <= tokens <= estimate["tokens_high"]
+
+
 def test_what_was_explained_is_on_disk(finished):
     out = finished[0]
     rows = [json.loads(line) for line in (out / "explanations.jsonl").read_text().splitlines()]
@@ -98,7 +126,7 @@ def test_no_explanation_saw_what_is_scored(finished):
     out = finished[0]
     with sqlite3.connect(out / "llm_replies.sqlite") as answers:
         (count,) = answers.execute("SELECT COUNT(*) FROM answers WHERE role = 'explainer'").fetchone()
-    assert count >= 12
+    assert count >= 6
 
 
 def test_replayed_offline_to_the_same_results(finished, suite, tmp_path):
@@ -107,40 +135,35 @@ def test_replayed_offline_to_the_same_results(finished, suite, tmp_path):
     again.mkdir()
     (again / "llm_replies.sqlite").write_bytes((out / "llm_replies.sqlite").read_bytes())
     before = sum(server.log.asked.values())
-    done = run(suite, again, server, arguments=["--set", f"explanations.methods={ALL}", "--offline"])
+    done = run(suite, again, server, "--offline", methods=ALL)
     assert done.exit_code == 0, done.output
     assert sum(server.log.asked.values()) == before, "nobody was asked"
     assert results(again)[1]["results"] == results(out)[1]["results"]
 
 
 def test_offline_without_answers_is_one_line(finished, suite, tmp_path):
-    done = run(suite, tmp_path / "none", finished[2], arguments=["--offline"])
+    done = run(suite, tmp_path / "none", finished[2], "--offline")
     assert isinstance(done.exception, EndpointError)
     assert done.exception.exit_code == 2
 
 
-def test_a_budget_stops_it_and_a_larger_one_goes_on(suite, tmp_path):
+def test_a_budget_stops_it_and_a_larger_one_goes_on(finished, suite, tmp_path):
+    out, _, whole = finished
     with tiny_chat_server(OracleBackend()) as server:
-        stopped = run(suite, tmp_path / "run", server, arguments=["--budget-tokens", "20000"])
+        stopped = run(suite, tmp_path / "run", server, "--budget-tokens", "6000")
         assert isinstance(stopped.exception, BudgetReachedError), stopped.output
         assert stopped.exception.exit_code == 5
-        done = run(suite, tmp_path / "run", server, arguments=["--budget-tokens", "20000000"])
+        assert server.log.answered, "it was begun"
+        done = run(suite, tmp_path / "run", server, "--budget-tokens", "20000000")
         assert done.exit_code == 0, done.output
         paid = server.log.answered
-    with tiny_chat_server(OracleBackend()) as server:
-        assert run(suite, tmp_path / "other", server).exit_code == 0
-        assert server.log.answered == paid, "nothing is paid twice, nothing is left out"
+    assert paid.items() < whole.log.answered.items(), "an undisturbed run asks the same, and as often"
+    own, undisturbed = results(tmp_path / "run")[0], results(out)[0]
+    detection = [key for key in own if key[0].startswith("explanation.detection")]
+    assert len(detection) > 10
+    assert all(own[key] == undisturbed[key] for key in detection), "nothing is left out"
 
 
-def test_an_llm_explains_a_finished_run(suite, tmp_path):
-    plain = CliRunner().invoke(
-        app, ["evaluate", str(suite), "--out", str(tmp_path / "run"), "--set", "nulls.random_dictionaries=0"]
-    )
-    assert plain.exit_code == 0, plain.output
-    assert results(tmp_path / "run")[1]["explanations"]["explainers"] == ["token_statistics"]
-    with tiny_chat_server(OracleBackend()) as server:
-        done = run(suite, tmp_path / "run", server)
-    assert done.exit_code == 0, done.output
-    report = results(tmp_path / "run")[1]
-    assert report["explanations"]["explainers"][0] == "highlighted"
-    assert report["cost"]["resumed_chunk_count"] == report["cost"]["chunk_count"], "the pass is not repeated"
+def test_what_is_explained_anew_is_not_measured_anew(finished):
+    cost = results(finished[0])[1]["cost"]
+    assert cost["resumed_chunk_count"] == cost["chunk_count"]

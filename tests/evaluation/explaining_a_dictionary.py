@@ -22,15 +22,16 @@ def suite_of(explanations=None, llm=None, **given):
 
 
 def planted_cases(latents=range(4), *, each=6, seed=0, checkpoint="sae"):
-    """Cases by latent; no text is on two splits, and `each` examples are in every sampler that has them."""
-    texts = [text.split() for text in planted_documents(900, lengths=(WIDTH, WIDTH), seed=seed)]
-    return {latent: planted_case(latent, texts, each, checkpoint) for latent in latents}
+    """Cases by latent; no text is of two latents or on two splits, and `each` are of every sampler."""
+    return {latent: planted_case(latent, each, seed, checkpoint) for latent in latents}
 
 
-def planted_case(latent, texts, each, checkpoint):
+def planted_case(latent, each, seed, checkpoint):
+    count = 150 * each
+    texts = planted_documents(count, lengths=(WIDTH, WIDTH), seed=1000 * seed + latent)
+    numbered = [(latent * count + place, text.split()) for place, text in enumerate(texts)]
     sides = {
-        split: side(latent, list(enumerate(texts))[place :: len(SPLITS)], split, each)
-        for place, split in enumerate(SPLITS)
+        split: side(latent, numbered[place :: len(SPLITS)], split, each) for place, split in enumerate(SPLITS)
     }
     evidence = LatentEvidence(checkpoint, latent, f"hash:{latent}", 0.02, 1.0, sides["explain"])
     return LatentCase(evidence, TestExamples(sides["validate"]), TestExamples(sides["score"]), 1.0 + latent)

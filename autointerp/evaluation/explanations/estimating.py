@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from autointerp.explanation_records import Refusal
 from autointerp.llm.cost_plan import CostRange, PlannedCalls
 from autointerp.llm.language_model import Capability, LanguageModel, ModelIdentity
-from autointerp.llm.requests import Reply, Request, Usage
+from autointerp.llm.requests import Reply, Request, Usage, request_key
 
 __all__ = ["CountingModel", "cost_words", "planned_calls"]
 
@@ -16,7 +16,10 @@ _SHORTEST_REPLY = 8
 
 
 class CountingModel:
-    """Stands in for a model: notes what it is asked, and answers nothing but a made-up explanation."""
+    """Stands in for a model: notes what it is asked, and answers nothing but made-up explanations.
+
+    No two of them are the same, since equal candidates would be tested once.
+    """
 
     def __init__(self, model: LanguageModel) -> None:
         """In the place of that one, with its abilities."""
@@ -37,16 +40,26 @@ class CountingModel:
         """Nothing is sent."""
         self.requests.append(request)
         if self.identity.role == "explainer" and request.metric.startswith("explaining"):
-            return Reply(_EXPLANATION, self.identity.model, "", Usage(0, 0, is_estimated=True))
+            return Reply(
+                f"{_EXPLANATION}{len(self.requests)}", self.identity.model, "", Usage(0, 0, is_estimated=True)
+            )
         return Refusal("failed_request", "not asked: this is an estimate")
 
 
 def planned_calls(models: Mapping[str, CountingModel], *, factor: float) -> Sequence[PlannedCalls]:
-    """The calls that were counted, by model, role and metric, times `factor`."""
+    """The calls that were counted, by model, role and metric, times `factor`.
+
+    The same question costs once, whoever asks.
+    """
     found: dict[tuple[str, str, str], list[Request]] = defaultdict(list)
+    seen: set[str] = set()
     for counted in models.values():
+        who = counted.identity
         for request in counted.requests:
-            found[counted.identity.model, counted.identity.role, request.metric].append(request)
+            key = request_key(who.endpoint, who.model, request)
+            if key not in seen:
+                seen.add(key)
+                found[who.model, who.role, request.metric].append(request)
     return [
         PlannedCalls(
             *account,

@@ -17,7 +17,7 @@ from autointerp.evaluation.explanations.running import RunningLatents, needs_eff
 from autointerp.evaluation.explanations.tools import needs_running, prompt_versions
 from autointerp.evaluation.inputs import Measurable, context_options
 from autointerp.evaluation.work import Work
-from autointerp.llm.cost_plan import CostRange, planned_cost
+from autointerp.llm.cost_plan import CostRange, PlannedCalls, planned_cost
 from autointerp.llm.cost_report import scaled_cost
 from autointerp.llm.kept_answers import Standing
 from autointerp.llm.live_progress import shown
@@ -34,7 +34,7 @@ __all__ = ["Explained", "explain_latents"]
 
 _TABLES = ("examples", "contexts", "vocabulary", "latents", "promoted")
 _COUNTED_LATENTS = 4
-"""Of each dictionary, for the estimate of what the LLM costs."""
+"""Of each dictionary, with nulls and without, for the estimate of what the LLM costs."""
 
 
 class _Listener:
@@ -172,30 +172,36 @@ class _Step:
         Texts that are written or steered, and revisions, depend on answers and are not counted.
         """
         suite = self._work.suite
-        planned = []
+        planned: list[PlannedCalls] = []
+        count = suite.explanations.null_latents
         for entry in self._entries:
-            reader, chosen = self._readers[entry.summary.name], self._chosen[entry.summary.name]
-            few = chosen[:_COUNTED_LATENTS]
-            if not few:
-                continue
-            counting = {role: CountingModel(model) for role, model in models.items()}
-            cases = {case.evidence.latent: case for case in reader.cases(few)}
-            share = min(1.0, suite.explanations.null_latents / len(chosen))
-            explanations = suite.explanations.model_copy(update={"revisions": 0})
-            asked = ExplainedDictionary(
-                suite.model_copy(update={"explanations": explanations}),
-                self._plan,
-                cases,
-                counting,
-                running=None,
-                null_latents=frozenset(few[: round(share * len(few))]),
-                advance=lambda _: None,
-            )
-            await asked.ask()
-            planned += planned_calls(counting, factor=len(chosen) / len(few))
+            chosen = self._chosen[entry.summary.name]
+            planned += await self._planned(entry, chosen[:count], models, has_nulls=True)
+            planned += await self._planned(entry, chosen[count:], models, has_nulls=False)
         found = planned_cost(planned, suite.llm.prices, is_batch=suite.llm.batch)
         self._store.event("llm estimate", **found.to_json())
         return found
+
+    async def _planned(
+        self, entry: Measurable, latents: Sequence[int], models: Mapping[str, Any], *, has_nulls: bool
+    ) -> Sequence[PlannedCalls]:
+        """The calls about some latents of a dictionary, from those about the first of them."""
+        suite, few = self._work.suite, latents[:_COUNTED_LATENTS]
+        if not few:
+            return []
+        counting = {role: CountingModel(model) for role, model in models.items()}
+        explanations = suite.explanations.model_copy(update={"revisions": 0})
+        asked = ExplainedDictionary(
+            suite.model_copy(update={"explanations": explanations}),
+            self._plan,
+            {case.evidence.latent: case for case in self._readers[entry.summary.name].cases(few)},
+            counting,
+            running=None,
+            null_latents=frozenset(few if has_nulls else ()),
+            advance=lambda _: None,
+        )
+        await asked.ask()
+        return planned_calls(counting, factor=len(latents) / len(few))
 
     def _found(
         self, parts: Sequence[DictionaryPart], models: Mapping[str, Any], estimate: CostRange | None
