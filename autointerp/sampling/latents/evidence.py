@@ -10,6 +10,7 @@ latent fires always stood in their middle, a mark there would give away that mar
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import polars as pl
@@ -153,13 +154,13 @@ class LatentExamples:
 
     def _case(self, latent: int, density: float, weight: float) -> LatentCase:
         sides = self._sides(latent)
-        strongest = [abs(a) for rows in sides["explain"].values() for e in rows for a in e.activations]
+        explain = [e.activations for rows in sides["explain"].values() for e in rows]
         evidence = LatentEvidence(
             checkpoint=self._checkpoint,
             latent=latent,
             id=latent_id(self._sha256, latent),
             density=density,
-            maximum=max(strongest, default=0.0),
+            maximum=max(map(abs, chain.from_iterable(explain)), default=0.0),
             examples=sides["explain"],
             promoted=self._texts_pushed(latent, "promoted"),
             demoted=self._texts_pushed(latent, "demoted"),
