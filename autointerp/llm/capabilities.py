@@ -28,7 +28,7 @@ class Finding:
     """One thing that was tried."""
 
     name: str
-    """A capability, or `max_tokens_name`, `temperature`."""
+    """A capability, or `max_tokens_name`, `temperature`, `likeliest`."""
     is_given: bool
     evidence: str
     """What came back, in a few words."""
@@ -51,6 +51,8 @@ class Measured:
     max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     takes_seed: bool = True
     """Whether a seed may be sent, repeatable or not."""
+    no_penalty: str = ""
+    """Parameter that must be 1, or repetitions are avoided unasked; empty: none is needed, or none helps."""
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -74,6 +76,7 @@ class Measured:
             top_logprobs=self.top_logprobs,
             echo_max_tokens=self.echo_max_tokens,
             structured=structured,
+            no_penalty=self.no_penalty,
             provider_must_obey="openrouter.ai" in self.endpoint,
         )
 

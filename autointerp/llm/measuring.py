@@ -31,6 +31,11 @@ _SCHEMA = {
 }
 _PROSE = "Do not write JSON. Write one English word about the sea."
 _COUNTED = "The quick brown fox"
+_REPETITIVE = "Write these lines again:\n1: 0\n2: 0\n3: 0\n4: 0\n5: 0\n6: 0"
+_PENALTIES = ("repeat_penalty", "repetition_penalty")
+"""Names of the same: of llama.cpp, of vLLM and others; 1 is none."""
+_TIE = 0.1
+"""Nats by which alternatives of half precision may be out of order."""
 _LISTED = "One, two, three, four, five, six,"
 _WRONG = "wrong numbers"
 _UNTOLD = "not known to be right: the model writes nothing, or the same again and again"
@@ -105,10 +110,11 @@ class _Measuring:
                 remedy="check llm.base_url (it usually ends in /v1) and llm.model",
             )
         logprobs, tops, count = alternatives
+        likeliest, no_penalty = await self._likeliest(count)
         naming = Finding("max_tokens_name", True, self._max_tokens_name)
         has_temperature = "temperature" in self._common
         temperature = Finding("temperature", has_temperature, "taken" if has_temperature else "refused")
-        findings = (chat, completions, logprobs, tops, echoed, *others, naming, temperature)
+        findings = (chat, completions, logprobs, tops, echoed, *others, naming, temperature, likeliest)
         measured = Measured(
             self._client.endpoint,
             self._model,
@@ -119,6 +125,7 @@ class _Measuring:
             echo_max_tokens=echo_max_tokens,
             max_tokens_name=self._max_tokens_name,
             takes_seed=self._takes_seed,
+            no_penalty=no_penalty,
         )
         return measured, self._usage
 
@@ -195,6 +202,27 @@ class _Measuring:
             if found.content is not None:
                 break
         return Finding("logprobs", False, problem), Finding("top_logprobs", False, problem), 0
+
+    async def _likeliest(self, count: int) -> tuple[Finding, str]:
+        """Whether temperature 0 takes the likeliest token, and what must be said for it to.
+
+        Some servers (llama-cpp-python 0.3.36: `repeat_penalty` 1.1) make what was said before less likely,
+        unasked. A judge that has answered 0 then says 3 next, though its log-probabilities are for 0 again.
+        """
+        name, problem = "likeliest", "not to be seen without log-probabilities and temperature"
+        if not count or "temperature" not in self._common:
+            return Finding(name, False, problem), ""
+        for parameter in ("", *_PENALTIES):
+            neutral = {parameter: 1.0} if parameter else {}
+            found = await self._chat(_REPETITIVE, 24, logprobs=True, top_logprobs=count, **neutral)
+            told = [token for token in found.logprobs(is_chat=True) or () if token.top]
+            odd = sum(token.logprob < token.top[0][1] - _TIE for token in told if token.logprob is not None)
+            if told and not odd:
+                how = f"with {parameter} 1; else what was said before is avoided" if parameter else "taken"
+                return Finding(name, True, how), parameter
+            if not parameter:
+                problem = f"not taken at {odd} of {len(told)} tokens" if told else found.problem or problem
+        return Finding(name, False, problem), ""
 
     async def _json(self, chat: Finding, kind: Literal["json_schema", "json_object"]) -> Finding:
         """Whether a reply is JSON although the words ask for prose."""

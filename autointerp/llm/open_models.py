@@ -36,7 +36,7 @@ ROLES: tuple[Role, ...] = ("explainer", "simulator", "judge")
 
 _GRACE_SECONDS = 10.0
 """How long answers that are under way are waited for after the user stopped the run."""
-_VERSION = 2
+_VERSION = 3
 """Of what is measured; endpoints are measured anew when it changes."""
 
 

@@ -22,6 +22,8 @@ class Dialect:
     """The fewest tokens that a completion with echo may have: 0, or 1 where 0 is refused."""
     structured: Literal["json_schema", "json_object", "none"] = "json_schema"
     """The strictest form of reply that it obeys."""
+    no_penalty: str = ""
+    """Parameter that is sent as 1, lest the server avoid repetitions; empty: none."""
     provider_must_obey: bool = False
     """OpenRouter: only providers that take every parameter, lest one without log-probabilities be chosen."""
 
@@ -54,6 +56,8 @@ def body_of(request: Request, *, model: str, dialect: Dialect) -> dict[str, Any]
             body["top_p"] = request.top_p
     if request.seed is not None and dialect.takes_seed:
         body["seed"] = request.seed
+    if dialect.no_penalty:
+        body[dialect.no_penalty] = 1.0
     if request.stop:
         body["stop"] = [_sendable(text) for text in request.stop]
     if dialect.provider_must_obey:

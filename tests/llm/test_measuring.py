@@ -17,9 +17,10 @@ from autointerp.llm.endpoint_model import EndpointModel, InProcessModel, RoleDef
 from autointerp.llm.kept_answers import KeptAnswers
 from autointerp.llm.language_model import LanguageModel, ModelIdentity, ask_parsed
 from autointerp.llm.measuring import MOST_TOKENS_OF_MEASURING, measure
-from autointerp.llm.requests import Reply, Request, TokenLogprob, Usage
+from autointerp.llm.requests import Message, Reply, Request, TokenLogprob, Usage
 from autointerp.llm.response_cache import ResponseCache
 from autointerp.llm.spending import Ledger
+from autointerp.llm.wire_format import body_of
 from autointerp.testing.tiny_chat_server.exchange import Backend, Call
 from autointerp.testing.tiny_chat_server.faults import PASSING_FAULTS
 from autointerp.testing.tiny_chat_server.faulty_backend import FaultyBackend
@@ -290,3 +291,46 @@ def test_what_could_not_be_read_is_asked_again_warmer_and_kept_apart(chat: Any, 
     assert asyncio.run(play(0.0)) == ("t = 0.5", (0.0, 0.5))
     assert asyncio.run(play(0.0)) == ("t = 0.5", ())  # both are kept, each under its own key
     assert asyncio.run(play(0.7)) == (Refusal("unparsable", "t = 0.7"), (0.7, 0.7))
+
+
+class Penalising:
+    """Avoids what was said before unless it is told not to, as llama-cpp-python 0.3.36 does unasked."""
+
+    model = "penalising"
+
+    def __init__(self, backend: Backend, parameter: str) -> None:
+        self._backend, self._parameter = backend, parameter
+
+    async def answer(self, call: Call) -> Any:
+        answer = await self._backend.answer(call)
+        told = answer.body["choices"][0].get("logprobs") if call.is_chat else None
+        if told and call.body.get(self._parameter) != 1:
+            content = told["content"]
+            content[-1]["token"], content[-1]["logprob"] = " 3", -4.0
+        return answer
+
+
+@pytest.mark.parametrize("parameter", ["repeat_penalty", "repetition_penalty"])
+def test_a_server_that_avoids_repetitions_is_told_not_to(parameter: str, jumping_time: Any) -> None:
+    backend = Penalising(ScriptedBackend(obedient), parameter)
+    measured = found(backend, jumping_time)
+    assert measured.capabilities == ALL
+    assert measured.dialect.no_penalty == parameter
+    request = Request(messages=(Message("user", "a"),))
+    assert body_of(request, model="m", dialect=measured.dialect)[parameter] == 1
+    (likeliest,) = (finding for finding in measured.findings if finding.name == "likeliest")
+    assert likeliest.is_given and parameter in likeliest.evidence
+    refusing = found(RestrictedBackend(backend, refuses=[parameter]), jumping_time)
+    assert refusing.dialect.no_penalty == ""
+    (likeliest,) = (finding for finding in refusing.findings if finding.name == "likeliest")
+    assert not likeliest.is_given and "not taken at 1 of 2 tokens" in likeliest.evidence
+
+
+def test_nothing_odd_is_sent_where_temperature_0_takes_the_likeliest(jumping_time: Any) -> None:
+    measured = found(ScriptedBackend(obedient), jumping_time)
+    assert measured.dialect.no_penalty == ""
+    (likeliest,) = (finding for finding in measured.findings if finding.name == "likeliest")
+    assert likeliest.is_given
+    silent = found(RestrictedBackend(ScriptedBackend(obedient), ignores=["logprobs"]), jumping_time)
+    (likeliest,) = (finding for finding in silent.findings if finding.name == "likeliest")
+    assert not likeliest.is_given and silent.dialect.no_penalty == ""
