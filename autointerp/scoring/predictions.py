@@ -76,7 +76,7 @@ class ScoredPassage:
     value: float | None = None
     is_probability: bool = False
     truth: tuple[float, ...] | None = None
-    """Raw activations, one per token; also of a refused passage, for the bounds."""
+    """|activation|, one per token; also of a refused passage, for the bounds."""
     predicted: tuple[float, ...] | None = None
     """NaN where the simulator says nothing of a token."""
     calibrated: tuple[float, ...] | None = None

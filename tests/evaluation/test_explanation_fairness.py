@@ -51,8 +51,8 @@ def test_wrong_marks_are_never_where_it_fires_and_as_many_as_there_is_room_for(f
 def test_where_nothing_fires_wrong_marks_stand_exactly_where_right_ones_do():
     right = [(16,), (15, 16), (16, 17), (9, 16), (16, 30)]
     seen = Counter(wrong_marks(example(context), right, seed=0) for context in range(400))
-    assert set(seen) == set(right[1:]), "those with about the mean number of marks"
-    assert min(seen.values()) > 60, "each about as often"
+    assert set(seen) == set(right)
+    assert min(seen.values()) > 50, "each about as often"
 
 
 def test_the_place_of_a_mark_does_not_tell_whether_it_is_right():

@@ -76,11 +76,11 @@ def test_fuzzing_marks_rightly_or_where_it_does_not_fire(tested):
     assert len(ids) == len(set(ids)), "no passage is seen marked in both ways"
 
 
-def test_wrong_marks_are_as_many_as_right_ones(tested):
+def test_wrong_marks_are_as_many_as_those_of_some_right_passage(tested):
     found = fuzzing_questions(tested, count=10, seed=0)
-    right = [len(q.passage.marked) for q in found if q.fires]
+    right = {len(q.passage.marked) for q in found if q.fires}
     wrong = {len(q.passage.marked) for q in found if not q.fires}
-    assert wrong == {round(sum(right) / len(right))}
+    assert wrong == right == {1, 2}
 
 
 def test_marks_depend_on_the_seed_alone(tested):

@@ -100,7 +100,7 @@ def wrong_marks(example: Example, right: Sequence[tuple[int, ...]], *, seed: int
 
     Right marks stand where passages are cut around (the middle, mostly) and often side by side; marks put
     anywhere would be told from them by their place alone. So the marks of a rightly marked passage are taken,
-    drawn by hash among those of about the mean number of marks, and each moved to the nearest token on which
+    drawn by hash, so that their number tells nothing either, and each moved to the nearest token on which
     the latent does not fire.
 
     Args:
@@ -108,10 +108,7 @@ def wrong_marks(example: Example, right: Sequence[tuple[int, ...]], *, seed: int
         right: marks of rightly marked passages; without any, the middle is marked.
         seed: of the draw.
     """
-    size = max(1, round(sum(map(len, right)) / len(right))) if right else 1
-    closest = min((abs(len(marks) - size) for marks in right), default=0)
-    usual = [marks for marks in right if abs(len(marks) - size) == closest]
-    pattern = _drawn(usual, example, seed) if usual else (len(example.tokens) // 2,)
+    pattern = _drawn(right, example, seed) if right else (len(example.tokens) // 2,)
     free = [place for place, activation in enumerate(example.activations) if activation == 0]
     chosen = []
     for mark in pattern[: len(free)]:
