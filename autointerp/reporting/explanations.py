@@ -211,7 +211,8 @@ def _text_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def _explanation_cell(row: Mapping[str, Any]) -> Cell:
     if row.get("status") == "explained":
         return Cell(str(row.get("text", "")), sort=str(row.get("text", "")), detail=str(row["explainer"]))
-    why = f"refused: {row.get('cause', '')} {row.get('detail', '')}".strip()
+    words = [row.get("cause") or row.get("reason") or "", row.get("detail") or ""]
+    why = f"{row.get('status', '')}: {' '.join(words)}".strip()
     return Cell("—", kind="missing", detail=why, hint=str(row["explainer"]))
 
 

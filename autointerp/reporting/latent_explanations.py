@@ -58,7 +58,7 @@ def explanations_of(run: Path, *, checkpoint: str, latent: int) -> tuple[LatentE
         LatentExplanation(
             explainer=row["explainer"],
             text=row["text"] if row["status"] == "explained" else None,
-            refusal=None if row["status"] == "explained" else row["cause"],
+            refusal=None if row["status"] == "explained" else row.get("cause") or row.get("reason"),
             scores=_scores(row["explainer"], scores),
         )
         for row in rows

@@ -13,7 +13,7 @@ from autointerp.explanation_records import Explanation, Refusal
 from autointerp.metrics.explanation_metrics import score_line
 from autointerp.scoring.latent_scores import LatentScore
 
-__all__ = ["explanation_row", "lines", "score_rows"]
+__all__ = ["explanation_row", "lines", "score_rows", "undefined_row"]
 
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
 """What JSON allows in a string, and some readers take for a line's end."""
@@ -28,6 +28,12 @@ def explanation_row(
     if isinstance(found, Refusal):
         return about | {"status": "refused", "cause": found.cause, "detail": found.detail}
     return about | {"status": "explained"} | asdict(found)
+
+
+def undefined_row(checkpoint: str, latent: int, explainer: str, reason: str) -> dict[str, Any]:
+    """The line of a sampled latent that was not explained, since it fires in too few documents."""
+    about = {"checkpoint": checkpoint, "latent": latent, "explainer": explainer}
+    return about | {"status": "undefined", "reason": reason}
 
 
 def lines(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -11,7 +11,7 @@ import polars as pl
 
 from autointerp.evaluation.explanations.dictionary import DictionaryPart, ExplainedDictionary
 from autointerp.evaluation.explanations.estimating import CountingModel, cost_words, planned_calls
-from autointerp.evaluation.explanations.files import lines, score_rows
+from autointerp.evaluation.explanations.files import lines, score_rows, undefined_row
 from autointerp.evaluation.explanations.plan import Plan, plan_of, roles_of
 from autointerp.evaluation.explanations.running import RunningLatents, needs_effects, with_effects
 from autointerp.evaluation.explanations.tools import needs_running, prompt_versions
@@ -203,10 +203,19 @@ class _Step:
         await asked.ask()
         return planned_calls(counting, factor=len(latents) / len(few))
 
+    def _undefined(self) -> list[dict[str, Any]]:
+        """Sampled latents that cannot be explained on some text and scored on other."""
+        return [
+            undefined_row(name, latent, explainer, reason)
+            for name, reader in self._readers.items()
+            for latent, _, reason in reader.undefined
+            for explainer in self._plan.explainers
+        ]
+
     def _found(
         self, parts: Sequence[DictionaryPart], models: Mapping[str, Any], estimate: CostRange | None
     ) -> Explained:
-        rows = [row for part in parts for row in part.rows]
+        rows = [row for part in parts for row in part.rows] + self._undefined()
         scores = [score for part in parts for score in part.scores]
         facts: dict[str, Any] = {
             "explainers": list(self._plan.explainers),
@@ -219,7 +228,7 @@ class _Step:
             cost = models.cost_report()
             if estimate is not None:
                 cost["estimate"] = estimate.to_json()
-            explained = {(row["checkpoint"], row["latent"]) for row in rows}
+            explained = {(row["checkpoint"], row["latent"]) for row in rows if row["status"] != "undefined"}
             if explained:
                 cost["per_million_latents"] = scaled_cost(cost, latents=len(explained))
         observations = score_observations(scores) if scores else pl.DataFrame(schema=OBSERVATION_SCHEMA)
