@@ -217,10 +217,10 @@ def check_endpoint(
     """
     import asyncio
 
-    from autointerp.explanation_sections import LlmSection
+    from autointerp.config import llm_section
     from autointerp.llm.open_models import check_endpoint as check
 
-    section = LlmSection(base_url=base_url, model=model, api_key_env=api_key_env)
+    section = llm_section(base_url=base_url, model=model, api_key_env=api_key_env)
     rows = asyncio.run(check(section, roles=("judge",)))
     if as_json:
         import json

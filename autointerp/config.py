@@ -44,6 +44,7 @@ __all__ = [
     "SamplingSection",
     "SubjectSection",
     "Suite",
+    "llm_section",
     "load_suite",
     "suite_from_mapping",
     "suite_toml",
@@ -189,6 +190,19 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
         if not isinstance(table, dict):
             raise SuiteError(f"--set {override!r}: {section!r} is no section")
     table[last] = value
+
+
+def llm_section(**settings: Any) -> LlmSection:
+    """A suite's `[llm]` section by itself.
+
+    Raises:
+        SuiteError: a setting has no such name or value; what it is set to is not shown, for an address may
+            hold a password.
+    """
+    try:
+        return LlmSection.model_validate(settings)
+    except ValidationError as error:
+        raise SuiteError(_first_fault(error), where="llm", remedy="see `autointerp schema --suite`") from None
 
 
 def _validated(content: Mapping[str, Any], *, where: str) -> Suite:

@@ -235,6 +235,13 @@ class RunStore:
             write_atomically(target, text.encode())
         return target
 
+    def remove(self, pattern: str) -> None:
+        """Delete final files that do not belong to the run any more, e.g. `predictions/*.parquet`."""
+        self._inside(pattern)
+        for file in self.path.glob(pattern):
+            with reported(file):
+                file.unlink(missing_ok=True)
+
     def event(self, kind: str, **fields: Any) -> None:
         """Append `{"time", "event": kind, **fields}` to run.jsonl as one line.
 

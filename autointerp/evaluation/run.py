@@ -13,6 +13,7 @@ from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
 from autointerp.config import CorpusSection, Suite, suite_from_mapping, suite_toml
 from autointerp.errors import BadInputError, CheckpointError, CorpusError, InterruptedRunError
 from autointerp.evaluation.explanations import Explained, explain_latents, same_explanations
+from autointerp.evaluation.explanations.unanswered import has_failed_requests
 from autointerp.evaluation.first_look import stopped_names
 from autointerp.evaluation.inputs import (
     Measurable,
@@ -94,9 +95,10 @@ def evaluate(
 def _finished_report(store: RunStore, suite: Suite) -> EvaluationReport | None:
     """The report of a run that was completed here; None, and the mark taken off, where it is to go on.
 
-    That is where a report or a table of latents is damaged, where latents are to be explained otherwise, and
-    where metrics failed: the cause may have been the machine's (out of memory, say), and only the chunks that
-    failed are measured again. What the first look stopped stays so.
+    That is where a report or a table of latents is damaged, where latents are to be explained otherwise,
+    where requests to an LLM failed, which may be answered now, and where metrics failed: the cause may have
+    been the machine's (out of memory, say), and only the chunks that failed are measured again. What the
+    first look stopped stays so.
     """
     if not store.is_finished:
         return None
@@ -109,6 +111,7 @@ def _finished_report(store: RunStore, suite: Suite) -> EvaluationReport | None:
     if is_whole and suite.sampling.enabled:
         is_whole = tables_are_whole(store.path / "latents")
     is_same = report is not None and same_explanations(report.suite, suite)
+    is_same = is_same and (suite.llm.offline or not has_failed_requests(store.path))
     if report is None or failed - stopped_names(store) or not is_whole or not is_same:
         store.reopen()
         return None
@@ -134,7 +137,10 @@ def _measured(work: Work, entries: Sequence[Measurable]) -> EvaluationReport:
 
 def _explained(work: Work, findings: Findings) -> Explained | None:
     suite = work.suite
+    work.store.remove("predictions/*.parquet")  # of other explanations, if there were any
     if not (suite.sampling.enabled and suite.explanations.enabled):
+        for name in ("explanations.jsonl", "scores.jsonl", "observations/explanation.parquet"):
+            work.store.remove(name)
         return None
     going = [entry for entry in findings.measurables if entry.summary.name not in findings.without_firings]
     with work.clock.step("explanations"):

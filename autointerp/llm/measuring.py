@@ -284,7 +284,7 @@ class _Measuring:
         """One call, again after a failure that may heal; a server that fails each time does not do it.
 
         Raises:
-            EndpointError: where it `must_work`: wrong key, no such model, no credit.
+            EndpointError: where it `must_work`: wrong key, no such model, no credit, no answer in time.
         """
         problem = ""
         for attempt in range(_ATTEMPTS):
@@ -297,9 +297,19 @@ class _Measuring:
                 await self._pause(attempt, verdict)
             elif isinstance(found, Failure):
                 problem = found.detail
+                if found.kind == "timeout" and attempt:
+                    break  # the next ones would take minutes each
                 await self._pause(attempt, found)
             else:
                 return self._read(found)
+        else:
+            return _Found(None, problem)
+        if must_work:
+            raise EndpointError(
+                f"takes requests and does not answer them ({problem})",
+                where=self._client.endpoint,
+                remedy="check that llm.base_url is an LLM's server, or raise llm.timeout_seconds",
+            )
         return _Found(None, problem)
 
     def _verdict(self, error: HttpError, *, must_work: bool) -> Failure | None:
@@ -328,7 +338,7 @@ class _Measuring:
         counts = content.get("usage")
         if isinstance(counts, dict):
             prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
-            if isinstance(prompt, int) and isinstance(completion, int) and 0 <= prompt + completion < 10**6:
+            if all(isinstance(count, int) and 0 <= count < 10**6 for count in (prompt, completion)):
                 self._usage = Usage(
                     self._usage.prompt_tokens + prompt, self._usage.completion_tokens + completion
                 )

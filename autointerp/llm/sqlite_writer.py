@@ -40,12 +40,23 @@ class SqliteWriter:
         self._thread.join()
 
     def _work(self) -> None:
-        connection = self._connect()
+        try:
+            connection = self._connect()
+        except sqlite3.Error as error:
+            self._refuse(error)
+            return
         try:
             while (batch := self._next_batch()) is not None:
                 _commit(connection, batch)
         finally:
             connection.close()
+
+    def _refuse(self, error: sqlite3.Error) -> None:
+        """Nothing can be written: whoever waits is told."""
+        while (batch := self._next_batch()) is not None:
+            for _, done in batch:
+                if done.set_running_or_notify_cancel():
+                    done.set_exception(error)
 
     def _next_batch(self) -> list[tuple[Write, "Future[bool]"]] | None:
         """All that waits; None at the end."""

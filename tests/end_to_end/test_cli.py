@@ -174,3 +174,26 @@ def test_train_says_at_once_that_it_cannot_write(suite, tmp_path, monkeypatch, c
     assert code == 2
     assert len(err.strip().splitlines()) == 1
     assert "sae" in err
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://user:hunter2@127.0.0.1:9/v1", "http://127.0.0.1:9/v1?key=hunter2", "ftp://hunter2", ""],
+)
+def test_check_endpoint_refuses_addresses_in_one_line_that_does_not_show_them(address, monkeypatch, capsys):
+    code, out, err = run("check-endpoint", address, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "base_url" in err
+    assert "hunter2" not in err
+
+
+def test_check_endpoint_refuses_a_model_name_that_is_no_text(monkeypatch, capsys):
+    address = "http://127.0.0.1:9/v1"
+    code, _, err = run(
+        "check-endpoint", address, "--model", "a\udcff", monkeypatch=monkeypatch, capsys=capsys
+    )
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "llm.model" in err

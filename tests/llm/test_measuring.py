@@ -334,3 +334,33 @@ def test_nothing_odd_is_sent_where_temperature_0_takes_the_likeliest(jumping_tim
     silent = found(RestrictedBackend(ScriptedBackend(obedient), ignores=["logprobs"]), jumping_time)
     (likeliest,) = (finding for finding in silent.findings if finding.name == "likeliest")
     assert not likeliest.is_given and silent.dialect.no_penalty == ""
+
+
+def test_a_server_that_never_answers_is_given_up_after_two_waits(jumping_time: Any) -> None:
+    """Each wait takes the whole time limit, two minutes by default."""
+    calls = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        calls.append(request)
+        raise httpx2.ReadTimeout("silence")
+
+    with pytest.raises(EndpointError, match="does not answer them"):
+        mocked(handler, jumping_time)
+    assert len(calls) == 2
+
+
+def test_counts_below_zero_give_nothing_back(jumping_time: Any) -> None:
+    usage = {"prompt_tokens": -500, "completion_tokens": 900}
+
+    def handler(_: httpx2.Request) -> httpx2.Response:
+        choice = {"finish_reason": "stop", "message": {"content": "ok"}, "text": "ok"}
+        return httpx2.Response(200, json={"choices": [choice], "usage": usage})
+
+    async def play() -> Usage:
+        http = httpx2.AsyncClient(transport=httpx2.MockTransport(handler))
+        client = OpenAIClient("http://h/v1", clock=jumping_time.clock, http_client=http)
+        _, used = await measure(client, "m", clock=jumping_time.clock)
+        await client.close()
+        return used
+
+    assert asyncio.run(play()) == Usage(0, 0)

@@ -16,6 +16,7 @@ from autointerp.explanation_records import Refusal
 from autointerp.llm.outcomes import Outcome
 from autointerp.llm.requests import Message, Reply, Request, TokenLogprob, Usage, request_content, request_key
 from autointerp.llm.response_cache import KeptAnswer, ResponseCache
+from autointerp.llm.sqlite_writer import SqliteWriter
 
 REQUEST = Request(
     messages=(Message("user", "wie geht's \ud800?"),), metric="m", json_schema={"type": "object"}
@@ -197,6 +198,7 @@ from pathlib import Path
 sys.path.insert(0, {here!r})
 from test_response_cache import kept
 from autointerp.llm.response_cache import ResponseCache
+from autointerp.llm.sqlite_writer import SqliteWriter
 async def play():
     cache = ResponseCache(Path({path!r}))
     for number in range(30):
@@ -229,3 +231,17 @@ def test_the_key_is_of_all_that_is_asked_and_of_nothing_else() -> None:
     keys |= {request_key("e2", "m", REQUEST), request_key("e", "m2", REQUEST)}
     assert len(keys) == len(changes) + 3
     assert request_key("e", "m", replace(REQUEST, metric="other")) == request_key("e", "m", REQUEST)
+
+
+def test_a_writer_that_cannot_open_its_file_tells_whoever_waits() -> None:
+    """Without that an answer would be waited for for ever."""
+
+    def connect() -> sqlite3.Connection:
+        raise sqlite3.OperationalError("unable to open database file")
+
+    writer = SqliteWriter(connect)
+    waiting = [writer.submit(lambda connection: True) for _ in range(3)]
+    for done in waiting:
+        with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+            done.result(timeout=20)
+    writer.close()
