@@ -34,8 +34,8 @@ def read_answers(text: str, count: int, answers: Sequence[str]) -> list[Answered
 
     A question without a line, with two lines (equal or not) or with an answer that is not allowed is refused,
     and its siblings are not. Lines that are no answers at all are passed over. A number that is nobody's
-    means that the reply counts otherwise (from 0, say): then all are refused. So are they where most lines
-    give what is not allowed, as `1: 0`, `2: 3`, `4: 5` of a model that counts on: its 0 is no answer.
+    means that the reply counts otherwise (from 0, say): then all are refused. So are they where half the
+    lines give what is not allowed, as `1: 0`, `2: 3`, `4: 5` of a model that counts on: its 0 is no answer.
 
     Args:
         text: the reply.
@@ -49,7 +49,7 @@ def read_answers(text: str, count: int, answers: Sequence[str]) -> list[Answered
         return [refusal] * count
     given = [said.answer for entries in found.values() for said in entries]
     others = [answer for answer in given if answer not in answers]
-    if 2 * len(others) > len(given):
+    if others and 2 * len(others) >= len(given):
         return [Refusal("unparsable", f"{len(others)} of {len(given)} lines answer otherwise")] * count
     return [_single(found.get(number, []), number, answers) for number in range(1, count + 1)]
 

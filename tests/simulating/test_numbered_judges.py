@@ -459,5 +459,7 @@ def test_fuzzing_asks_about_marks_alone(kit):
 def test_a_model_that_counts_on_has_answered_nothing(kit):
     counted = read_answers("1: 0\n2: 3\n4: 5\n6: 7", 8, ("0", "1"))
     assert [answer.detail for answer in counted] == ["3 of 4 lines answer otherwise"] * 8
-    half = read_answers("1: 0\n2: 3\n4: 5\n3: 1", 4, ("0", "1"))
-    assert [isinstance(answer, Refusal) for answer in half] == [False, True, False, True]
+    half = read_answers("1: 1\n2: 2\n3: 3\n4: 1", 4, ("0", "1"))
+    assert all(isinstance(answer, Refusal) for answer in half)
+    few = read_answers("1: 0\n2: 1\n4: 5\n3: 1", 4, ("0", "1"))
+    assert [isinstance(answer, Refusal) for answer in few] == [False, False, False, True]
