@@ -23,17 +23,11 @@ from autointerp.testing.tiny_chat_server.scripted_backend import ScriptedBackend
 from autointerp.testing.tiny_chat_server.server import TinyChatServer, tiny_chat_server
 
 KEY = "sk-test-5ecret0123456789"
-MEASURING = (
-    "Say ok.",
-    "Write four random words.",
-    "Do not write JSON. Write one English word about the sea.",
-)
-COMPLETED = ("The quick brown fox", "One, two, three, four, five, six,")
-"""The endpoint is asked to go on, and to echo what it wrote."""
 
 
 def is_measuring(call: Call) -> bool:
-    return call.prompt in MEASURING or call.prompt.startswith(COMPLETED)
+    """Questions of these tests have a system message; whatever finds out what an endpoint does has none."""
+    return call.body.get("messages", [{}])[0].get("role") != "system"
 
 
 def after_measuring(steps: Sequence[Any]) -> ScriptedBackend:
