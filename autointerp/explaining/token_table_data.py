@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -174,6 +175,6 @@ def _cells(rows: Sequence[Sequence[Any]]) -> list[Cell]:
 
 def _rows(rows: Sequence[Sequence[Any]], names: int) -> list[tuple[tuple[str, ...], Cell]]:
     keys = [tuple(row[:names]) for row in rows]
-    if not all(isinstance(name, str) for key in keys for name in key):
+    if not {*map(type, chain.from_iterable(keys))} <= {str}:
         raise TypeError("a token is no text")
     return list(zip(keys, _cells([row[names:] for row in rows]), strict=True))
