@@ -1,23 +1,27 @@
 """Plain values -> TOML, which the standard library reads but does not write."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["toml_text"]
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+"""Keys that need no quotation marks."""
+
 
 def toml_text(content: Mapping[str, Any]) -> str:
-    """The content as TOML that reads back equal; tables hold plain values, lists, and lists of tables."""
+    """The content as TOML that reads back equal; tables hold values, tables, lists, lists of tables."""
     tables = {key: value for key, value in content.items() if isinstance(value, dict)}
     lists = {key: value for key, value in content.items() if _is_list_of_tables(value)}
     lines = _pairs({key: value for key, value in content.items() if key not in tables and key not in lists})
     for key, table in tables.items():
         nested = {inner: value for inner, value in table.items() if _is_list_of_tables(value)}
-        lines += ["", f"[{key}]", *_pairs({k: v for k, v in table.items() if k not in nested})]
+        lines += ["", f"[{_key(key)}]", *_pairs({k: v for k, v in table.items() if k not in nested})]
         for inner, rows in nested.items():
-            lines += [line for row in rows for line in ("", f"[[{key}.{inner}]]", *_pairs(row))]
+            lines += [line for row in rows for line in ("", f"[[{_key(key)}.{_key(inner)}]]", *_pairs(row))]
     for key, rows in lists.items():
-        lines += [line for row in rows for line in ("", f"[[{key}]]", *_pairs(row))]
+        lines += [line for row in rows for line in ("", f"[[{_key(key)}]]", *_pairs(row))]
     return "\n".join(lines) + "\n"
 
 
@@ -26,7 +30,11 @@ def _is_list_of_tables(value: object) -> bool:
 
 
 def _pairs(table: Mapping[str, Any]) -> list[str]:
-    return [f"{key} = {_toml_value(value)}" for key, value in table.items()]
+    return [f"{_key(key)} = {_toml_value(value)}" for key, value in table.items()]
+
+
+def _key(key: str) -> str:
+    return key if _BARE.fullmatch(key) else _toml_string(key)
 
 
 def _toml_value(value: object) -> str:
@@ -34,6 +42,8 @@ def _toml_value(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return _toml_string(value)
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(_pairs(value))}}}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
     return repr(value)

@@ -219,6 +219,6 @@ def _write_files(
     failed = observations.filter((pl.col("metric") == DENSITY) & (pl.col("status") == "failed"))
     kept = firing.filter(~pl.col("checkpoint").is_in(failed["checkpoint"].to_list()))
     store.write_table("latents/firing.parquet", kept)
-    store.write_text("report.json", report_json(report))
+    written = read_report(store.write_text("report.json", report_json(report)))
     shown = with_scores(explained.rows, explained.scores) if explained else []
-    store.write_text("report.html", report_html(report, observations, shown))
+    store.write_text("report.html", report_html(written, observations, shown))  # as `report` does

@@ -8,6 +8,7 @@ from autointerp.records import EvaluationReport, MetricResult, Outcome
 from autointerp.reporting import numbers
 from autointerp.reporting.parts import Callout, Cell, Code, Column, Part, Row, Section, Table
 from autointerp.reporting.summary import measure_cell
+from autointerp.reporting.token_text import visible
 
 __all__ = ["explanation_sections", "with_scores"]
 
@@ -19,7 +20,6 @@ _FAMILIES = (
     ("Simulation", "explanation.simulation_correlation", "explanation.simulation_over_borrowed"),
 )
 _HARD = {"negatives": "hard"}
-_SOURCE = ("explainer", "explanation", "method", "judge")
 _COLUMNS = (
     Column("Checkpoint"),
     Column("Tested by"),
@@ -45,7 +45,7 @@ def explanation_sections(
 
     Args:
         report: what the run found.
-        explained: rows of the run's scores.jsonl; without them no explanation is shown.
+        explained: as from `with_scores`; without them no explanation is shown.
     """
     facts = report.explanations
     if not facts:
@@ -54,7 +54,7 @@ def explanation_sections(
     parts: list[Part] = [_scores_table(report, facts)]
     shown = _shown(report, explained)
     if shown:
-        parts.append(_text_table(shown))
+        parts.append(_text_table(shown, _nulls(report)))
     if asked_llm:
         parts.append(_models_table(facts))
         parts.append(_cost_table(report))
@@ -100,7 +100,7 @@ def with_scores(
 
 
 def _scores_table(report: EvaluationReport, facts: Mapping[str, Any]) -> Table:
-    nulls = {checkpoint.name for checkpoint in report.checkpoints if checkpoint.role == "null"}
+    nulls = _nulls(report)
     found = {(r.checkpoint, r.metric, _key(r.slice)): r for r in report.results}
     rows = []
     for checkpoint in report.checkpoints:
@@ -113,6 +113,10 @@ def _scores_table(report: EvaluationReport, facts: Mapping[str, Any]) -> Table:
     return Table(
         "explanations", "Scores of explanations", _COLUMNS, tuple(rows), is_filterable=len(rows) > 12
     )
+
+
+def _nulls(report: EvaluationReport) -> frozenset[str]:
+    return frozenset(checkpoint.name for checkpoint in report.checkpoints if checkpoint.role == "null")
 
 
 def _sources(report: EvaluationReport, checkpoint: str, metric: str) -> list[dict[str, Any]]:
@@ -137,7 +141,7 @@ def _score_cells(
         return result.outcome if result else None
 
     own = outcome(metric)
-    counted = Cell("—", kind="missing")
+    counted = Cell("—", kind="missing", hint="without a number there are no latents that it is of")
     if own is not None and own.status == "measured":
         counted = Cell(numbers.count(own.estimate.n), sort=own.estimate.n, kind="number")
     return (
@@ -146,9 +150,25 @@ def _score_cells(
         measure_cell(outcome(metric, explanation="empty")),
         measure_cell(outcome(lift)),
         measure_cell(outcome(metric, **_HARD)),
-        measure_cell(outcome("explanation.refusal_fraction")),
+        measure_cell(_refused(found, checkpoint, metric, settings)),
         counted,
     )
+
+
+def _refused(
+    found: Mapping[tuple[str, str, str], MetricResult],
+    checkpoint: str,
+    metric: str,
+    settings: Mapping[str, Any],
+) -> Outcome | None:
+    """Of the questions behind a row; of all of its explainer's, where a headline has another method."""
+    explainer = {key: value for key, value in settings.items() if key == "explainer"}
+    family = metric.removeprefix("explanation.").partition("_")[0]
+    for about in (explainer | {"method": settings.get("method", family)}, explainer):
+        result = found.get((checkpoint, "explanation.refusal_fraction", _key(about)))
+        if result is not None:
+            return result.outcome
+    return None
 
 
 def _tested_by(title: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> Cell:
@@ -182,7 +202,7 @@ def _hash(name: str, latent: int) -> str:
     return hashlib.sha256(f"{name}\0{latent}".encode()).hexdigest()
 
 
-def _text_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def _text_table(rows: Sequence[Mapping[str, Any]], nulls: frozenset[str]) -> Table:
     columns = (
         Column("Checkpoint"),
         Column("Latent", is_numeric=True),
@@ -200,7 +220,8 @@ def _text_table(rows: Sequence[Mapping[str, Any]]) -> Table:
                 _latent_cell(row, "explanation.detection_auroc", "own"),
                 _latent_cell(row, "explanation.detection_auroc", "borrowed"),
                 _latent_cell(row, "explanation.simulation_correlation", "own"),
-            )
+            ),
+            is_null=row["checkpoint"] in nulls,
         )
         for row in rows
     )
@@ -210,29 +231,39 @@ def _text_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _explanation_cell(row: Mapping[str, Any]) -> Cell:
     if row.get("status") == "explained":
-        return Cell(str(row.get("text", "")), sort=str(row.get("text", "")), detail=str(row["explainer"]))
+        text = visible(str(row.get("text", "")))
+        return Cell(text, sort=text, detail=str(row["explainer"]))
     words = [row.get("cause") or row.get("reason") or "", row.get("detail") or ""]
-    why = f"{row.get('status', '')}: {' '.join(words)}".strip()
+    why = visible(f"{row.get('status', '')}: {' '.join(words)}".strip())
     return Cell("—", kind="missing", detail=why, hint=str(row["explainer"]))
 
 
 def _latent_cell(row: Mapping[str, Any], metric: str, kind: str) -> Cell:
     """A latent's own score, with the interval over its examples."""
-    for score in row.get("scores", ()):
-        if (score["metric"], score["explanation"]) != (metric, kind) or score.get("slice"):
-            continue
-        if "value" not in score:
-            return Cell("—", kind="missing", hint=score["reason"])
-        low, high = score["ci_low"], score["ci_high"]
-        decimals = numbers.decimals_for(low, high)
-        return Cell(
-            numbers.fixed(score["value"], decimals),
-            sort=score["value"],
-            kind="number",
-            detail=numbers.interval(low, high, decimals=decimals),
-            hint=f"{score['judge']}: {score['ci_method']}",
-        )
-    return Cell("—", kind="missing")
+    scores = [
+        score
+        for score in row.get("scores", ())
+        if (score["metric"], score["explanation"]) == (metric, kind) and not _narrows(score)
+    ]
+    if not scores:
+        return Cell("—", kind="missing", hint="not tested in this way")
+    score = min(scores, key=lambda score: len(score.get("slice", {})))
+    if "value" not in score:
+        return Cell("—", kind="missing", hint=score["reason"])
+    low, high = score["ci_low"], score["ci_high"]
+    decimals = numbers.decimals_for(low, high)
+    return Cell(
+        numbers.fixed(score["value"], decimals),
+        sort=score["value"],
+        kind="number",
+        detail=numbers.interval(low, high, decimals=decimals),
+        hint=f"{score['judge']}: {score['ci_method']}",
+    )
+
+
+def _narrows(score: Mapping[str, Any]) -> bool:
+    """Whether it is of some passages only, or of a judge that knows nothing."""
+    return bool(score.get("slice", {}).keys() - {"method", "judge"}) or score["judge"] == "constant"
 
 
 def _models_table(facts: Mapping[str, Any]) -> Table:
@@ -241,8 +272,11 @@ def _models_table(facts: Mapping[str, Any]) -> Table:
         Row(
             (
                 Cell(str(model.get("role", ""))),
-                Cell(str(model.get("model", ""))),
-                Cell(str(model.get("answered_by", "")), detail=str(model.get("fingerprint", ""))),
+                Cell(visible(str(model.get("model", "")))),
+                Cell(
+                    visible(str(model.get("answered_by", ""))),
+                    detail=visible(str(model.get("fingerprint", ""))),
+                ),
                 Cell(str(model.get("endpoint", ""))),
                 Cell(", ".join(f"{name} {model[name]}" for name in ("temperature", "seed") if name in model)),
             )
@@ -307,7 +341,7 @@ _COUNTED = ("calls", "from_cache_calls", "prompt_tokens", "cached_tokens", "comp
 
 def _count_cell(value: int | None) -> Cell:
     if value is None:
-        return Cell("—", kind="missing")
+        return Cell("—", kind="missing", hint="not counted")
     return Cell(numbers.count(value), sort=value, kind="number")
 
 

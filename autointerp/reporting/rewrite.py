@@ -1,16 +1,15 @@
 """A finished run's directory -> its report in another format; nothing is recomputed."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import jsonlines
 import polars as pl
 
 from autointerp.atomic_files import write_atomically
 from autointerp.errors import RunStoreError
 from autointerp.records import EvaluationReport
 from autointerp.reporting.csv_file import report_csv
-from autointerp.reporting.explanations import with_scores
+from autointerp.reporting.explanation_rows import explained_rows
 from autointerp.reporting.html_file import report_html
 from autointerp.reporting.json_file import read_report, report_json
 from autointerp.reporting.markdown_file import report_markdown
@@ -53,27 +52,8 @@ def _write(target: Path, content: bytes) -> None:
 
 def _text(report: EvaluationReport, form: str, observations: Path) -> str:
     if form == "html":
-        return report_html(report, _observations(observations), _explained(observations.parent))
+        return report_html(report, _observations(observations), explained_rows(observations.parent))
     return {"json": report_json, "md": report_markdown, "csv": report_csv}[form](report)
-
-
-def _explained(run: Path) -> list[dict[str, Any]]:
-    """Explanations with their scores; none where the run explained nothing."""
-    files = [run / name for name in ("explanations.jsonl", "scores.jsonl")]
-    if not all(file.is_file() for file in files):
-        return []
-    try:
-        return with_scores(*(_rows(file) for file in files))
-    except KeyError as error:
-        raise RunStoreError(f"lacks {error}", where=run, remedy="run the suite again") from None
-
-
-def _rows(file: Path) -> list[dict[str, Any]]:
-    try:
-        with jsonlines.open(file) as rows:
-            return list(rows.iter(type=dict))
-    except (OSError, ValueError, jsonlines.Error) as error:
-        raise RunStoreError("cannot be read", where=file, remedy=f"run the suite again ({error})") from None
 
 
 def _observations(folder: Path) -> pl.DataFrame | None:

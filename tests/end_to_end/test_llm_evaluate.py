@@ -100,6 +100,13 @@ def test_the_key_is_nowhere(finished):
             assert KEY.encode() not in file.read_bytes(), file
 
 
+def test_the_page_written_again_is_the_same(finished, tmp_path):
+    out, again = finished[0], tmp_path / "again.html"
+    done = CliRunner().invoke(app, ["report", str(out), "--format", "html", "--out", str(again)])
+    assert done.exit_code == 0, done.output
+    assert again.read_bytes() == (out / "report.html").read_bytes()
+
+
 def test_what_it_will_cost_is_said_before(finished):
     _, report = results(finished[0])
     spent, written = report["cost"]["llm"], ("explanation.generation_auroc",)
