@@ -17,7 +17,7 @@ KEY = "sk-a-key-that-must-not-be-found-anywhere"
 ALL = ("token_table", "detection", "fuzzing", "simulation", "intruder", "generation")
 FEW = (
     "nulls.random_dictionaries=0",
-    "explanations.judged_examples=4",
+    "explanations.judged_examples=3",
     "explanations.explain_examples=8",
     "explanations.null_latents=5",
     "explanations.passage_tokens=16",
@@ -26,7 +26,7 @@ FEW = (
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory):
-    return write_planted_words(tmp_path_factory.mktemp("planted"), documents=100, words=PLANTED[:6])
+    return write_planted_words(tmp_path_factory.mktemp("planted"), documents=90, words=PLANTED[:6])
 
 
 def evaluated(suite, out, *arguments, settings=()):
