@@ -48,7 +48,7 @@ class _Listener:
             self.tell(standing)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)  # asyncio.run asks for the result's repr, of all rows
 class Explained:
     """What the step found; its files are written."""
 
