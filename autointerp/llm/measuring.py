@@ -301,7 +301,10 @@ class _Measuring:
                     break  # the next ones would take minutes each
                 await self._pause(attempt, found)
             else:
-                return self._read(found)
+                read = self._read(found)
+                if read.content is not None or attempt + 1 == _ATTEMPTS:
+                    return read
+                await self._clock.sleep(0.5 * 2**attempt)  # cut off on its way, perhaps
         else:
             return _Found(None, problem)
         if must_work:

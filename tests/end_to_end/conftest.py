@@ -84,6 +84,7 @@ def sampled_suite(tiny_suite) -> Path:
     sampled = (
         "[sampling]\nlatent_count = 12\nexamples = 3\nstrata = 2\nleast_documents = 1\n"
         "duplicate_similarity = 1.0\n"  # all texts are made of the same few words
+        "[explanations]\nlatent_count = 4\njudged_examples = 3\npassage_tokens = 12\n"
     )
     path = tiny_suite.with_name("sampled.toml")
     text = tiny_suite.read_text(encoding="utf-8").replace("[sampling]\nenabled = false\n", sampled)

@@ -8,7 +8,7 @@ from polars.testing import assert_frame_equal
 
 from autointerp.sampling.latents.tables import TABLES
 
-KILLS = 20
+KILLS = 12
 DRIVER = Path(__file__).with_name("kill_driver.py")
 
 
