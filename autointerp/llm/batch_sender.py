@@ -168,35 +168,39 @@ class BatchSender:
         return taken
 
     async def _run(self, lines: list[_Line]) -> None:
-        """One batch, from its upload to its answers."""
+        """One batch, from its upload to its answers; whoever waits hears of whatever goes wrong."""
         try:
-            names = {line.key: line.key for line in lines}
-            mark = secrets.token_hex(8)
-            bodies = [_json_line(line) for line in lines]
-            file = await self.api.upload(bodies)
-            endpoint = self.api.client.endpoint
-            await self._cache.set_batch(f"{_NOT_SENT}{mark}", endpoint, names)
-            batch = await self.api.start(file, path_of(lines[0].request), mark=mark)
-            await self._cache.set_batch(batch, endpoint, names)
-            await self._cache.set_batch(f"{_NOT_SENT}{mark}", endpoint, None)
-            answers = await self._awaited(batch)
-            if answers is None:
-                raise EndpointError(
-                    "refused a batch as a whole", where=endpoint, remedy="set llm.batch = false"
-                )
-        except Exception as error:
+            answers = await self._answers(lines)
             for line in lines:
-                self._release(line)
-            _fail(lines, error)
-            return
-        for line in lines:
-            line.rounds += 1
-            try:
+                line.rounds += 1
                 if not self._settle(line, answers.get(line.key)):
                     self._wait_for_batch(line)
-            except EndpointError as error:
+        except Exception as error:
+            unanswered = [line for line in lines if not line.answer.done() and line not in self._waiting]
+            for line in unanswered:
                 self._release(line)
-                _fail([line], error)
+            _fail(unanswered, error)
+
+    async def _answers(self, lines: list[_Line]) -> dict[str, LineAnswer]:
+        """Upload, start, wait, fetch.
+
+        Raises:
+            EndpointError: it cannot be used, or the batch was refused as a whole.
+        """
+        endpoint = self.api.client.endpoint
+        names = {line.key: line.key for line in lines}
+        mark = secrets.token_hex(8)
+        file = await self.api.upload([_json_line(line) for line in lines])
+        await self._cache.set_batch(f"{_NOT_SENT}{mark}", endpoint, names)
+        batch = await self.api.start(file, path_of(lines[0].request), mark=mark)
+        await self._cache.set_batch(batch, endpoint, names)
+        await self._cache.set_batch(f"{_NOT_SENT}{mark}", endpoint, None)
+        answers = await self._awaited(batch)
+        if isinstance(answers, str):
+            raise EndpointError(
+                f"refused a batch as a whole ({answers})", where=endpoint, remedy="set llm.batch = false"
+            )
+        return answers
 
     async def _awaited(self, batch: str) -> dict[str, LineAnswer] | str:
         """All that a batch brings, once it is over; or why it was refused as a whole, or is lost."""

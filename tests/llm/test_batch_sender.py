@@ -9,6 +9,7 @@ import pytest
 
 from autointerp.errors import BudgetReachedError, EndpointError
 from autointerp.explanation_records import Refusal
+from autointerp.llm.batch_api import BatchApi, BatchState
 from autointerp.llm.open_models import OpenModels, open_models
 from autointerp.llm.requests import Reply, Request
 from autointerp.testing.tiny_chat_server.exchange import Call
@@ -95,6 +96,21 @@ def test_lines_follow_the_rules_of_single_answers(
     assert isinstance(found[0], Reply) and isinstance(found[2], Reply)
     assert isinstance(found[1], Refusal)
     assert found[1].cause == cause
+
+
+def test_a_batch_that_is_refused_as_a_whole_is_told_to_all_who_wait(
+    section: Any, chat: Any, replies: Path, jumping_time: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(_self: BatchApi, _batch: str) -> BatchState:
+        return BatchState("failed", (), "the file has too many lines")
+
+    monkeypatch.setattr(BatchApi, "state", refused)
+    with tiny_chat_server(ScriptedBackend(echoing)) as server:
+        llm = section(server.base_url, batch=True)
+        found, report = play(llm, replies, jumping_time, ask_all(questions(chat, 3)))
+    assert [type(answer) for answer in found] == [EndpointError] * 3
+    assert "too many lines" in str(found[0])
+    assert report["totals"]["calls"] == 0, "nothing was answered"
 
 
 def test_a_line_that_expired_is_sent_again(section: Any, chat: Any, replies: Path, jumping_time: Any) -> None:
