@@ -2,7 +2,7 @@
 
 from autointerp.explaining.choosing import firing_examples
 from autointerp.explaining.highlighting import CONVENTION, excerpt, highlighted_line
-from autointerp.explaining.prompted import ANSWER_ONLY, THINK_FIRST, PromptedExplainer, excerpt_lines
+from autointerp.explaining.prompted import PromptedExplainer, excerpt_lines
 from autointerp.explanation_records import LatentEvidence, Refusal
 from autointerp.llm.requests import Message
 
@@ -50,13 +50,7 @@ class Highlighted(PromptedExplainer):
 
     def prefix(self) -> tuple[Message, ...]:
         """Instructions and one solved unit."""
-        thinks = self.options.chain_of_thought
-        closing = THINK_FIRST if thinks else ANSWER_ONLY
-        return (
-            Message("system", f"{_TASK}\n{CONVENTION}\n{RULES}\n{closing}"),
-            Message("user", _SHOWN),
-            Message("assistant", f"{_THOUGHT if thinks else ''}{_SAID}"),
-        )
+        return self.solved(_TASK, CONVENTION, RULES, shown=_SHOWN, thought=_THOUGHT, said=_SAID)
 
     def data(self, evidence: LatentEvidence) -> str | Refusal:
         """The excerpts."""

@@ -3,7 +3,7 @@
 from autointerp.explaining.highlighted import RULES, highlighted_excerpts
 from autointerp.explaining.highlighting import CONVENTION
 from autointerp.explaining.output_centric import OUTPUT_CONVENTION, effects
-from autointerp.explaining.prompted import ANSWER_ONLY, THINK_FIRST, PromptedExplainer
+from autointerp.explaining.prompted import PromptedExplainer
 from autointerp.explanation_records import LatentEvidence, Refusal
 from autointerp.llm.requests import Message
 
@@ -35,11 +35,8 @@ class InputOutput(PromptedExplainer):
 
     def prefix(self) -> tuple[Message, ...]:
         """Instructions and one solved unit."""
-        closing = THINK_FIRST if self.options.chain_of_thought else ANSWER_ONLY
-        return (
-            Message("system", f"{_TASK}\n{CONVENTION}\n{OUTPUT_CONVENTION}\n{RULES}\n{closing}"),
-            Message("user", _SHOWN),
-            Message("assistant", f"{_THOUGHT if self.options.chain_of_thought else ''}{_SAID}"),
+        return self.solved(
+            _TASK, CONVENTION, OUTPUT_CONVENTION, RULES, shown=_SHOWN, thought=_THOUGHT, said=_SAID
         )
 
     def data(self, evidence: LatentEvidence) -> str | Refusal:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from autointerp.explaining.highlighting import quoted
-from autointerp.explaining.prompted import ANSWER_ONLY, THINK_FIRST, PromptedExplainer
+from autointerp.explaining.prompted import PromptedExplainer
 from autointerp.explanation_records import LatentEvidence, Refusal
 from autointerp.llm.requests import Message
 
@@ -44,12 +44,7 @@ class OutputCentric(PromptedExplainer):
 
     def prefix(self) -> tuple[Message, ...]:
         """Instructions and one solved unit."""
-        closing = THINK_FIRST if self.options.chain_of_thought else ANSWER_ONLY
-        return (
-            Message("system", f"{_TASK}\n{OUTPUT_CONVENTION}\n{_RULES}\n{closing}"),
-            Message("user", _SHOWN),
-            Message("assistant", f"{_THOUGHT if self.options.chain_of_thought else ''}{_SAID}"),
-        )
+        return self.solved(_TASK, OUTPUT_CONVENTION, _RULES, shown=_SHOWN, thought=_THOUGHT, said=_SAID)
 
     def data(self, evidence: LatentEvidence) -> str | Refusal:
         """The lists."""

@@ -52,6 +52,22 @@ class PromptedExplainer(ABC):
     def prefix(self) -> tuple[Message, ...]:
         """Instructions and solved examples: the same for every latent."""
 
+    def solved(self, *instructions: str, shown: str, thought: str, said: str) -> tuple[Message, ...]:
+        """A prefix of instructions, how to answer, and one solved unit.
+
+        Args:
+            instructions: parts of the system message.
+            shown: of the solved unit.
+            thought: about it; said only where thinking aloud is asked for.
+            said: the line of its explanation.
+        """
+        thinks = self.options.chain_of_thought
+        return (
+            Message("system", "\n".join((*instructions, THINK_FIRST if thinks else ANSWER_ONLY))),
+            Message("user", shown),
+            Message("assistant", f"{thought if thinks else ''}{said}"),
+        )
+
     @abstractmethod
     def data(self, evidence: LatentEvidence) -> str | Refusal:
         """What is shown of the latent."""
