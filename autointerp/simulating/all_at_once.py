@@ -6,10 +6,10 @@ import numpy as np
 
 from autointerp.explaining.highlighting import quoted
 from autointerp.explanation_records import Explanation, Passage, Refusal, TokenPrediction
-from autointerp.llm.language_model import Capability, LanguageModel, ask_parsed
+from autointerp.llm.language_model import Capability, ask_parsed
 from autointerp.llm.requests import Reply, Request
 from autointerp.simulating.answer_masses import expected_strength
-from autointerp.simulating.asking import AskOptions, all_of, explanation_line
+from autointerp.simulating.asking import AskingSimulator, explanation_line
 from autointerp.simulating.echo_alignment import covering_tokens
 
 __all__ = ["ALTERNATIVES", "PROMPT_VERSION", "UNKNOWN", "AllAtOnceSimulator", "simulation_prompt"]
@@ -72,7 +72,7 @@ def simulation_prompt(explanation: Explanation, passage: Passage) -> tuple[str, 
     return prompt, places
 
 
-class AllAtOnceSimulator:
+class AllAtOnceSimulator(AskingSimulator):
     """Bills et al. 2023, all tokens in one prompt: expectations are read where an unknown strength stands.
 
     Value of a token: sum(v p_v) / sum(p_v) over the strengths v among the alternatives there
@@ -83,17 +83,6 @@ class AllAtOnceSimulator:
     name = "all_at_once"
     prompt_version = PROMPT_VERSION
     needs: frozenset[Capability] = frozenset({"completions", "echo"})
-
-    def __init__(self, model: LanguageModel, options: AskOptions | None = None) -> None:
-        """A simulator that asks this model."""
-        self.model = model
-        self.options = options or AskOptions()
-
-    async def simulate(
-        self, explanation: Explanation, passages: Sequence[Passage]
-    ) -> list[TokenPrediction | Refusal]:
-        """One answer for each passage, in their order."""
-        return await all_of(self._simulate(explanation, passage) for passage in passages)
 
     async def _simulate(self, explanation: Explanation, passage: Passage) -> TokenPrediction | Refusal:
         prompt, places = simulation_prompt(explanation, passage)

@@ -2,15 +2,26 @@
 
 import asyncio
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from autointerp.explaining.highlighting import shown
-from autointerp.explanation_records import Explanation, Passage
+from autointerp.explanation_records import Explanation, Passage, Refusal, TokenPrediction
+from autointerp.llm.language_model import LanguageModel
 from autointerp.llm.requests import Reply
 
-__all__ = ["NO_EXPLANATION", "AskOptions", "all_of", "explanation_line", "shuffled", "whole_lines"]
+__all__ = [
+    "NO_EXPLANATION",
+    "AskOptions",
+    "Asking",
+    "AskingSimulator",
+    "all_of",
+    "explanation_line",
+    "shuffled",
+    "whole_lines",
+]
 
 T = TypeVar("T")
 
@@ -32,6 +43,29 @@ class AskOptions:
     """How often a question is asked at most, where the reply cannot be read."""
     metric: str | None = None
     """Whose account the cost is booked on; None: the score that the method is for."""
+
+
+class Asking:
+    """Asks a model, with options."""
+
+    def __init__(self, model: LanguageModel, options: AskOptions | None = None) -> None:
+        """Who is asked, and how."""
+        self.model = model
+        self.options = options or AskOptions()
+
+
+class AskingSimulator(Asking, ABC):
+    """A token simulator that looks at one passage after the other."""
+
+    async def simulate(
+        self, explanation: Explanation, passages: Sequence[Passage]
+    ) -> list[TokenPrediction | Refusal]:
+        """One answer for each passage, in their order."""
+        return await all_of(self._simulate(explanation, passage) for passage in passages)
+
+    @abstractmethod
+    async def _simulate(self, explanation: Explanation, passage: Passage) -> TokenPrediction | Refusal:
+        """The answer for one passage."""
 
 
 def explanation_line(explanation: Explanation) -> str:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autointerp.explanation_records import Passage, Refusal
-from autointerp.llm.language_model import Capability, LanguageModel, ask_parsed
+from autointerp.llm.language_model import Capability, ask_parsed
 from autointerp.llm.requests import Message, Reply, Request
 from autointerp.simulating.answer_masses import answer_masses, normalised, token_at
-from autointerp.simulating.asking import AskOptions, all_of, shuffled
+from autointerp.simulating.asking import Asking, all_of, shuffled
 from autointerp.simulating.marked_text import marked_line
 
 __all__ = ["PROMPT_VERSION", "IntruderAnswer", "IntruderJudge", "IntruderTrial", "intruder_trial"]
@@ -78,7 +78,7 @@ def intruder_trial(id: str, firing: Sequence[Passage], intruder: Passage) -> tup
     return IntruderTrial(id, tuple(passages[place] for place in order)), order.index(len(firing))
 
 
-class IntruderJudge:
+class IntruderJudge(Asking):
     """Asks which passage is the intruder (as in arXiv 2507.08473, in our own words); needs no explanation.
 
     Where the endpoint gives alternatives the probabilities are P(number) at the reply's number, over their
@@ -89,11 +89,6 @@ class IntruderJudge:
     prompt_version = PROMPT_VERSION
     needs: frozenset[Capability] = frozenset({"chat"})
     is_probability = True
-
-    def __init__(self, model: LanguageModel, options: AskOptions | None = None) -> None:
-        """A judge that asks this model."""
-        self.model = model
-        self.options = options or AskOptions()
 
     async def find(self, trials: Sequence[IntruderTrial]) -> list[IntruderAnswer | Refusal]:
         """One answer for each trial, in their order.

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autointerp.explanation_records import Explanation, Judgement, Passage, Refusal
-from autointerp.llm.language_model import SECOND_TEMPERATURE, Capability, LanguageModel
+from autointerp.llm.language_model import SECOND_TEMPERATURE, Capability
 from autointerp.llm.requests import Message, Reply, Request
 from autointerp.simulating.answer_masses import answer_masses, normalised
-from autointerp.simulating.asking import AskOptions, all_of, explanation_line, shuffled, whole_lines
+from autointerp.simulating.asking import Asking, all_of, explanation_line, shuffled, whole_lines
 from autointerp.simulating.numbered_answers import Answered, answer_token, read_answers
 
 __all__ = ["ALTERNATIVES", "LEAST_MASS", "NumberedJudge"]
@@ -27,7 +27,7 @@ _DIVISIBLE = ("content_filter", "too_long")  # may be one passage's fault
 _ASKED_AGAIN = ("unparsable", "empty", "missing_logprobs", "cut_off")
 
 
-class NumberedJudge(ABC):
+class NumberedJudge(Asking, ABC):
     """Yes or no to several passages, as lines `number: 1` or `number: 0`.
 
     The value is P(1) / (P(0) + P(1)) at the answer's token where the endpoint gives alternatives, else the
@@ -50,11 +50,6 @@ class NumberedJudge(ABC):
     metric: str
     needs: frozenset[Capability] = frozenset({"chat"})
     is_probability = True
-
-    def __init__(self, model: LanguageModel, options: AskOptions | None = None) -> None:
-        """A judge that asks this model."""
-        self.model = model
-        self.options = options or AskOptions()
 
     @abstractmethod
     def prefix(self) -> tuple[Message, ...]:

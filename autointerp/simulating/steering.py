@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from autointerp.explaining.answers import thoughts_and_rest
 from autointerp.explaining.highlighting import shown
 from autointerp.explanation_records import Explanation, Refusal
-from autointerp.llm.language_model import Capability, LanguageModel, ask_parsed
+from autointerp.llm.language_model import Capability, ask_parsed
 from autointerp.llm.requests import Message, Reply, Request
 from autointerp.simulating.answer_masses import answer_masses, normalised, token_at
-from autointerp.simulating.asking import AskOptions, all_of, explanation_line
+from autointerp.simulating.asking import Asking, all_of, explanation_line
 
 __all__ = ["PROMPT_VERSION", "SteeringAnswer", "SteeringJudge", "SteeringTrial"]
 
@@ -62,7 +62,7 @@ class SteeringAnswer:
     """Whether A is. With `probability` as the prediction of `truth`, a constant judge has an AUROC of 0.5."""
 
 
-class SteeringJudge:
+class SteeringJudge(Asking):
     """Asks which continuation fits the explanation better.
 
     The judge sees explanation, prompt and continuations, and does not see which is which. Where the endpoint
@@ -73,11 +73,6 @@ class SteeringJudge:
     prompt_version = PROMPT_VERSION
     needs: frozenset[Capability] = frozenset({"chat"})
     is_probability = True
-
-    def __init__(self, model: LanguageModel, options: AskOptions | None = None) -> None:
-        """A judge that asks this model."""
-        self.model = model
-        self.options = options or AskOptions()
 
     async def judge(
         self, explanation: Explanation, trials: Sequence[SteeringTrial]

@@ -1,14 +1,12 @@
 """Simulation for chat servers without prompt log-probabilities: a whole number for each numbered token."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from autointerp.explaining.highlighting import quoted
 from autointerp.explanation_records import Explanation, Passage, Refusal, TokenPrediction
-from autointerp.llm.language_model import Capability, LanguageModel, ask_parsed
+from autointerp.llm.language_model import Capability, ask_parsed
 from autointerp.llm.requests import Message, Reply, Request
-from autointerp.simulating.asking import AskOptions, all_of, explanation_line, whole_lines
+from autointerp.simulating.asking import AskingSimulator, explanation_line, whole_lines
 from autointerp.simulating.strength_lines import aligned_strengths, read_strength_lines
 
 __all__ = ["PROMPT_VERSION", "StructuredSimulator"]
@@ -29,7 +27,7 @@ _SOLVED = (
 )
 
 
-class StructuredSimulator:
+class StructuredSimulator(AskingSimulator):
     """One request a passage; each line of the reply is laid on the token that it speaks of.
 
     A token without a line, or with something that is no whole number from 0 to 10, is NaN, never 0
@@ -39,17 +37,6 @@ class StructuredSimulator:
     name = "structured"
     prompt_version = PROMPT_VERSION
     needs: frozenset[Capability] = frozenset({"chat"})
-
-    def __init__(self, model: LanguageModel, options: AskOptions | None = None) -> None:
-        """A simulator that asks this model."""
-        self.model = model
-        self.options = options or AskOptions()
-
-    async def simulate(
-        self, explanation: Explanation, passages: Sequence[Passage]
-    ) -> list[TokenPrediction | Refusal]:
-        """One answer for each passage, in their order."""
-        return await all_of(self._simulate(explanation, passage) for passage in passages)
 
     def request(self, explanation: Explanation, passage: Passage) -> Request:
         """The question about a passage."""

@@ -5,9 +5,9 @@ from dataclasses import replace
 from math import isfinite
 
 from autointerp.explanation_records import Explanation, Judgement, Passage, Refusal
-from autointerp.llm.language_model import Capability, LanguageModel, ask_parsed
+from autointerp.llm.language_model import Capability, ask_parsed
 from autointerp.llm.requests import Reply, Request
-from autointerp.simulating.asking import AskOptions, all_of, explanation_line
+from autointerp.simulating.asking import Asking, all_of, explanation_line
 from autointerp.simulating.echo_alignment import token_begins
 
 __all__ = ["PROMPT_VERSION", "SurprisalJudge"]
@@ -20,7 +20,7 @@ _Logprobs = dict[int, float]
 """Log-probability of each token of a passage, by where it begins in the passage."""
 
 
-class SurprisalJudge:
+class SurprisalJudge(Asking):
     """How much less a language model is surprised by a passage when it has read the explanation.
 
     Value: mean over the passage's tokens of log p(token | explanation, text before) - log p(token | neutral,
@@ -34,11 +34,6 @@ class SurprisalJudge:
     prompt_version = PROMPT_VERSION
     needs: frozenset[Capability] = frozenset({"completions", "echo"})
     is_probability = False
-
-    def __init__(self, model: LanguageModel, options: AskOptions | None = None) -> None:
-        """A judge that asks this model."""
-        self.model = model
-        self.options = options or AskOptions()
 
     async def judge(self, explanation: Explanation, passages: Sequence[Passage]) -> list[Judgement | Refusal]:
         """One answer for each passage, in their order."""

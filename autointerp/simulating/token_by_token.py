@@ -1,16 +1,15 @@
 """Simulation token by token: one call a token, for chat servers that give alternatives."""
 
-from collections.abc import Sequence
 from math import nan
 
 import numpy as np
 
 from autointerp.explaining.highlighting import quoted
 from autointerp.explanation_records import Explanation, Passage, Refusal, TokenPrediction
-from autointerp.llm.language_model import Capability, LanguageModel, ask_parsed
+from autointerp.llm.language_model import Capability, ask_parsed
 from autointerp.llm.requests import Message, Reply, Request
 from autointerp.simulating.answer_masses import expected_strength
-from autointerp.simulating.asking import AskOptions, all_of, explanation_line
+from autointerp.simulating.asking import AskingSimulator, all_of, explanation_line
 
 __all__ = ["ALTERNATIVES", "PROMPT_VERSION", "TokenByTokenSimulator"]
 
@@ -33,7 +32,7 @@ _SOLVED = (
 )
 
 
-class TokenByTokenSimulator:
+class TokenByTokenSimulator(AskingSimulator):
     """Bills et al. 2023, one request a token; each shows the text up to it, so that prefixes can be cached.
 
     Value of a token: sum(v p_v) / sum(p_v) over the strengths v among the alternatives to the reply's token,
@@ -44,17 +43,6 @@ class TokenByTokenSimulator:
     name = "token_by_token"
     prompt_version = PROMPT_VERSION
     needs: frozenset[Capability] = frozenset({"chat", "top_logprobs"})
-
-    def __init__(self, model: LanguageModel, options: AskOptions | None = None) -> None:
-        """A simulator that asks this model."""
-        self.model = model
-        self.options = options or AskOptions()
-
-    async def simulate(
-        self, explanation: Explanation, passages: Sequence[Passage]
-    ) -> list[TokenPrediction | Refusal]:
-        """One answer for each passage, in their order."""
-        return await all_of(self._simulate(explanation, passage) for passage in passages)
 
     def request(self, explanation: Explanation, passage: Passage, place: int) -> Request:
         """The question about the token at a place of a passage."""
