@@ -56,11 +56,10 @@ async def judged(
     tested: Tested, judge: PassageJudge, method: str, questions: Sequence[Question]
 ) -> list[ScoredPassage]:
     """What a judge says of each question; without an explanation every question is refused."""
-    if isinstance(tested.explanation, Refusal):
-        return refused(tested, method, judge.name, questions)
-    if not questions:
-        return [tested.row(method, judge.name, None, status="undefined", cause="no passages to ask about")]
-    answers = await judge.judge(tested.explanation, [question.passage for question in questions])
+    explanation = tested.explanation
+    if isinstance(explanation, Refusal) or not questions:
+        return _unasked(tested, method, judge.name, questions)
+    answers = await judge.judge(explanation, [question.passage for question in questions])
     rows = []
     for question, answer in zip(questions, answers, strict=True):
         given: dict[str, Any] = {"is_probability": judge.is_probability}
@@ -76,11 +75,10 @@ async def simulated(
     tested: Tested, simulator: TokenSimulator, method: str, questions: Sequence[Question]
 ) -> list[ScoredPassage]:
     """What a simulator expects of each token."""
-    if isinstance(tested.explanation, Refusal):
-        return refused(tested, method, simulator.name, questions)
-    if not questions:
-        return [tested.row(method, simulator.name, None, status="undefined", cause="no passages to simulate")]
-    answers = await simulator.simulate(tested.explanation, [question.passage for question in questions])
+    explanation = tested.explanation
+    if isinstance(explanation, Refusal) or not questions:
+        return _unasked(tested, method, simulator.name, questions)
+    answers = await simulator.simulate(explanation, [question.passage for question in questions])
     return [
         tested.row(method, simulator.name, question, **_simulation(question, answer))
         for question, answer in zip(questions, answers, strict=True)
@@ -92,6 +90,13 @@ def _simulation(question: Question, answer: TokenPrediction | Refusal) -> dict[s
     if isinstance(answer, Refusal):
         return given | {"status": "refused", "cause": answer.cause}
     return given | {"predicted": tuple(np.asarray(answer.values, dtype=np.float64).tolist())}
+
+
+def _unasked(tested: Tested, method: str, judge: str, questions: Sequence[Question]) -> list[ScoredPassage]:
+    """What is said where there is no explanation to test, or nothing to test it on."""
+    if isinstance(tested.explanation, Refusal):
+        return refused(tested, method, judge, questions)
+    return [tested.row(method, judge, None, status="undefined", cause="no passages to ask about")]
 
 
 def refused(tested: Tested, method: str, judge: str, questions: Sequence[Question]) -> list[ScoredPassage]:

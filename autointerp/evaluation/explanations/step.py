@@ -95,7 +95,6 @@ class _Step:
             )
             for entry in entries
         }
-
         count = work.suite.explanations.latent_count
         self._chosen = {
             name: drawn(reader.live, count, seed=work.suite.seed) for name, reader in self._readers.items()
