@@ -100,7 +100,8 @@ class LatentEvidence:
     id: str
     """Of the latent, the same in every run: of the checkpoint's sha256 and the index."""
     density: float
-    """Share of the tokens on which it fires."""
+    """Share of the explain split's tokens on which it fires: its firings there, over that split's nominal
+    share of the text."""
     maximum: float
     """Largest |activation| among the examples here: the scale of what explainers are shown."""
     examples: Mapping[str, tuple[Example, ...]]

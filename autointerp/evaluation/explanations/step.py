@@ -92,6 +92,7 @@ class _Step:
                 checkpoint=entry.summary.name,
                 sha256=entry.summary.sha256,
                 passage_tokens=work.suite.explanations.passage_tokens,
+                explain_fraction=work.suite.sampling.explain_fraction,
             )
             for entry in entries
         }

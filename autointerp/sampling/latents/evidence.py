@@ -112,6 +112,7 @@ class LatentExamples:
         checkpoint: str,
         sha256: str,
         passage_tokens: int,
+        explain_fraction: float,
     ) -> None:
         """Take the rows of one dictionary.
 
@@ -121,10 +122,14 @@ class LatentExamples:
             checkpoint: its name.
             sha256: of its file.
             passage_tokens: tokens of an example around its focus.
+            explain_fraction: share of the text that is on the explain split.
         """
+        self._explain_fraction = explain_fraction
         self._checkpoint, self._sha256, self._length = checkpoint, sha256, passage_tokens
         own = pl.col("checkpoint") == checkpoint
         self._latents = tables["latents"].filter(own, is_sampled=True).sort("latent")
+        drawn = tables["examples"].filter(own, sampler="uniform", split="explain")
+        self._explain_firings = dict(drawn.select("latent", "population").unique("latent").iter_rows())
         examples = tables["examples"].filter(own).sort("stratum", "rank", maintain_order=True)
         self._examples = examples.select("latent", *_READ).partition_by("latent", as_dict=True)
         pushed = tables["promoted"].filter(own).sort("rank").select("latent", "sign", "token", "logit")
@@ -148,9 +153,13 @@ class LatentExamples:
         """Every live sampled latent, or some of them, in ascending order."""
         wanted = None if latents is None else frozenset(latents)
         rows = self._latents.filter(pl.col("status") == "live")
-        for latent, density, weight in rows.select("latent", "density", "sampling_weight").iter_rows():
+        columns = ("latent", "density", "tokens_fired", "sampling_weight")
+        for latent, density, fired, weight in rows.select(columns).iter_rows():
             if wanted is None or latent in wanted:
-                yield self._case(latent, density, 1.0 if weight is None else weight)
+                # of the explain split alone: the others' firings are not for explainers to know
+                firings = self._explain_firings.get(latent, fired * self._explain_fraction)
+                share = firings / fired / self._explain_fraction
+                yield self._case(latent, min(1.0, density * share), 1.0 if weight is None else weight)
 
     def _case(self, latent: int, density: float, weight: float) -> LatentCase:
         sides = self._sides(latent)

@@ -34,7 +34,7 @@ def tables():
     ]  # fmt: skip
     latents = [
         {"checkpoint": "c", "latent": latent, "status": status, "reason": reason, "is_sampled": True,
-         "sampling_weight": 2.5, "density": 0.01}
+         "sampling_weight": 2.5, "density": 0.01, "tokens_fired": 50}
         for latent, status, reason in ((3, "live", ""), (5, "undefined", "too rare"), (6, "dead", ""))
     ]  # fmt: skip
     promoted = [
@@ -64,7 +64,9 @@ def tables():
 
 def read(tables, passage_tokens=4):
     contexts = ContextTexts(tables)
-    return LatentExamples(tables, contexts, checkpoint="c", sha256=SHA, passage_tokens=passage_tokens)
+    return LatentExamples(
+        tables, contexts, checkpoint="c", sha256=SHA, passage_tokens=passage_tokens, explain_fraction=0.4
+    )
 
 
 def test_splits_are_kept_apart(tables):
@@ -131,7 +133,9 @@ def test_latents_that_cannot_be_scored_are_told_with_their_reason(tables):
 
 
 def test_another_checkpoint_has_none(tables):
-    found = LatentExamples(tables, ContextTexts(tables), checkpoint="other", sha256=SHA, passage_tokens=4)
+    found = LatentExamples(
+        tables, ContextTexts(tables), checkpoint="other", sha256=SHA, passage_tokens=4, explain_fraction=0.4
+    )
     assert (found.live, found.undefined, list(found.cases())) == ([], [], [])
 
 
@@ -172,3 +176,14 @@ def test_the_focus_of_others_stands_in_the_middle(tables, split, sampler):
     (case,) = read(long_tables(tables, split=split, sampler=sampler), 8).cases()
     found = case.evidence.examples[sampler] if split == "explain" else case.score.of(sampler)
     assert {e.focus for e in found} == {4}
+
+
+def test_an_explainer_knows_how_often_it_fires_on_the_explain_split_alone(tables):
+    (case,) = read(tables).cases()
+    assert case.evidence.density == pytest.approx(0.01), "nothing drawn there tells: as in the whole text"
+    drawn = example("uniform", "explain", 10, 5, fired=[5], activations=[2.0]) | {"population": 10}
+    elsewhere = example("uniform", "score", 11, 8, fired=[8], activations=[7.0]) | {"population": 40}
+    tables["examples"] = pl.concat([tables["examples"], frame("examples", [drawn, elsewhere])])
+    (case,) = read(tables).cases()
+    # 5,000 tokens of text, 2,000 of them on the explain split, on 10 of which it fires
+    assert case.evidence.density == pytest.approx(10 / 2000)
