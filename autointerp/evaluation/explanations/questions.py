@@ -110,9 +110,9 @@ def wrong_marks(example: Example, right: Sequence[tuple[int, ...]], *, seed: int
     """
     pattern = _drawn(right, example, seed) if right else (len(example.tokens) // 2,)
     free = [place for place, activation in enumerate(example.activations) if activation == 0]
+    before = _drawn((True, False), example, seed)
     chosen = []
     for mark in pattern[: len(free)]:
-        before = _drawn((True, False), example, seed)
         nearest = min(free, key=lambda place: (abs(place - mark), (place > mark) == before))
         free.remove(nearest)
         chosen.append(nearest)
