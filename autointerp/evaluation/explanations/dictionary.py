@@ -160,7 +160,8 @@ class ExplainedDictionary:
         self, case: LatentCase, own: Found, lent: Mapping[tuple[str, str, int], Explanation]
     ) -> list[ScoredPassage]:
         questions = Questions.of(case.score, self._section, seed=self._seed)
-        validation = Questions.of(case.validate, self._section, seed=self._seed)
+        calibrates = self._section.calibration != "none"
+        validation = Questions.of(case.validate, self._section, seed=self._seed) if calibrates else None
         latent = case.evidence.latent
         pending = []
         for explainer, explanation in own.items():

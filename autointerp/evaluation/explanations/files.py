@@ -4,7 +4,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 import jsonlines
@@ -27,7 +27,7 @@ def explanation_row(
     about = {"checkpoint": checkpoint, "latent": latent, "explainer": explainer}
     if isinstance(found, Refusal):
         return about | {"status": "refused", "cause": found.cause, "detail": found.detail}
-    return about | {"status": "explained"} | asdict(found)
+    return about | {"status": "explained"} | {each.name: getattr(found, each.name) for each in fields(found)}
 
 
 def undefined_row(checkpoint: str, latent: int, explainer: str, reason: str) -> dict[str, Any]:
