@@ -14,6 +14,11 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from autointerp.errors import SuiteError
 from autointerp.explanation_sections import ExplanationSection, LlmSection
+from autointerp.sections.ablation import AblationSection
+from autointerp.sections.graphs import GraphSection
+from autointerp.sections.probes import ProbeSection
+from autointerp.sections.refinement import RefinementSection
+from autointerp.sections.section import Section
 from autointerp.suite_paths import absolute_path, resolved_model, stands_for_others
 from autointerp.suite_sections import (
     CheckpointSection,
@@ -25,21 +30,24 @@ from autointerp.suite_sections import (
     NullSection,
     RuntimeSection,
     SamplingSection,
-    Section,
     SubjectSection,
 )
 from autointerp.toml_text import toml_text
 
 __all__ = [
+    "AblationSection",
     "CheckSection",
     "CheckpointSection",
     "CorpusSection",
     "CurvePoint",
     "EstimateSection",
     "ExplanationSection",
+    "GraphSection",
     "LlmSection",
     "MetricSection",
     "NullSection",
+    "ProbeSection",
+    "RefinementSection",
     "RuntimeSection",
     "SamplingSection",
     "SubjectSection",
@@ -75,6 +83,10 @@ class Suite(Section):
     checks: CheckSection = CheckSection()
     metrics: MetricSection = MetricSection()
     sampling: SamplingSection = SamplingSection()
+    probes: ProbeSection = ProbeSection()
+    graphs: GraphSection = GraphSection()
+    ablation: AblationSection = AblationSection()
+    refinement: RefinementSection = RefinementSection()
     explanations: ExplanationSection = ExplanationSection()
     llm: LlmSection = LlmSection()
     estimates: EstimateSection = EstimateSection()

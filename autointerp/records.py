@@ -288,6 +288,8 @@ class EvaluationReport:
     cost: Mapping[str, Any]
     """Seconds per step, tokens, peak memory; for LLM metrics money."""
     provenance: Mapping[str, Any]
+    studies: Mapping[str, Any] = field(default_factory=dict)
+    """By family of metrics (`probe`, `n2g`, ...) what the report says of it besides its results."""
     coverage: Sequence[LatentCoverage] = ()
     """One of each dictionary whose latents were to be sampled."""
     explanations: Mapping[str, Any] = field(default_factory=dict)

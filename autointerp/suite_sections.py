@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from autointerp.sections.section import Section
 
 __all__ = [
     "CheckSection",
@@ -14,7 +16,6 @@ __all__ = [
     "NullSection",
     "RuntimeSection",
     "SamplingSection",
-    "Section",
     "SubjectSection",
 ]
 
@@ -32,12 +33,6 @@ def _without_nul(path: str) -> str:
 
 
 _Location = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
-
-
-class Section(BaseModel):
-    """What all sections have in common: they are frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class SubjectSection(Section):
@@ -165,7 +160,11 @@ class CurvePoint(Section):
 class MetricSection(Section):
     """What is measured."""
 
-    families: tuple[Literal["reconstruction", "downstream"], ...] = Field(default=FAMILIES, min_length=1)
+    families: tuple[
+        Literal["reconstruction", "downstream", "probe", "n2g", "ablation", "refinement"], ...
+    ] = Field(default=FAMILIES, min_length=1)
+    """Which families of metrics. The first two take one pass over the text; the others have steps, and
+    sections, of their own."""
     compute_curve: tuple[CurvePoint, ...] = ()
     """Training FLOPs and held-out loss of the subject's family, the subject itself the largest. Without it
     the compute-equivalent fraction is undefined. The embedded subject brings its own."""

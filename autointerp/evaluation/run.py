@@ -28,6 +28,7 @@ from autointerp.evaluation.inputs import (
 from autointerp.evaluation.sampling import refuse_absent_latents, sample_latents
 from autointerp.evaluation.statistics import report_of
 from autointerp.evaluation.steps import DENSITY, Findings, measure
+from autointerp.evaluation.studies import STUDIES, run_studies
 from autointerp.evaluation.work import Clock, Work
 from autointerp.progress import SILENT, Progress
 from autointerp.records import EvaluationReport
@@ -124,11 +125,11 @@ def _measured(work: Work, entries: Sequence[Measurable]) -> EvaluationReport:
     if work.suite.sampling.enabled:
         with work.clock.step("sampling latents"):
             coverage = sample_latents(work, findings.measurables, findings.cost, findings.without_firings)
+    studied = run_studies(work, STUDIES, findings.measurables, findings.without_firings)
     explained = _explained(work, findings)
-    if explained is not None:
-        observations = pl.concat([findings.observations, explained.observations])
-        findings = replace(findings, observations=observations)
-    report = report_of(work, findings, coverage, explained)
+    found = [each.observations for each in [*studied.values(), *([explained] if explained else [])]]
+    findings = replace(findings, observations=pl.concat([findings.observations, *found]))
+    report = report_of(work, findings, coverage, explained, studied)
     with work.clock.step("report"):
         _write_files(work.store, report, findings, explained)
     work.store.finish()
@@ -197,7 +198,10 @@ def evaluate_autoencoders(
     entries = placed_all([in_memory(name, sae, suite) for name, sae in autoencoders.items()], subject, suite)
     store = MemoryStore()
     work = Work(suite, subject, corpus, store, Clock(store), progress)
-    report = report_of(work, measure(work, entries))
+    findings = measure(work, entries)
+    studied = run_studies(work, STUDIES, findings.measurables, findings.without_firings)
+    observations = pl.concat([findings.observations, *(each.observations for each in studied.values())])
+    report = report_of(work, replace(findings, observations=observations), studied=studied)
     # Only what was used: the text and the subject came as objects, not as the suite's names of them.
     settings = {key: value for key, value in report.suite.items() if key != "subject"}
     settings["corpus"] = {k: v for k, v in settings["corpus"].items() if k not in _WHERE_TEXT_LIES}

@@ -1,7 +1,7 @@
 """Observations -> the EvaluationReport: estimates, paired comparisons, facts about the run."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from autointerp.evaluation.explanations import Explained
 from autointerp.evaluation.explanations.plan import publishable_llm
 from autointerp.evaluation.inputs import Measurable, context_options
 from autointerp.evaluation.steps import Findings
+from autointerp.evaluation.studies import Studied
 from autointerp.evaluation.work import Work
 from autointerp.metrics.catalogue import definitions
 from autointerp.metrics.compute_equivalent import clean_loss, with_curve
@@ -31,6 +32,7 @@ def report_of(
     findings: Findings,
     coverage: pl.DataFrame | None = None,
     explained: Explained | None = None,
+    studied: Mapping[str, Studied] | None = None,
 ) -> EvaluationReport:
     """Estimates of every metric of every dictionary, paired comparisons, and what the run was.
 
@@ -39,6 +41,7 @@ def report_of(
         findings: what its pass over the text found.
         coverage: `tables.COVERAGE`, where latents were sampled.
         explained: where they were explained.
+        studied: by family, what the studies found; their observations are among the findings'.
     """
     suite, observations = work.suite, findings.observations
     names = [entry.summary.name for entry in findings.measurables]
@@ -67,6 +70,7 @@ def report_of(
             "thread_count": torch.get_num_threads(),
         },
         explanations=explained.facts if explained else {},
+        studies={family: found.facts for family, found in (studied or {}).items()},
         coverage=() if coverage is None else tuple(LatentCoverage(**row) for row in coverage.to_dicts()),
     )
 

@@ -149,6 +149,7 @@ def _to_model(report: EvaluationReport) -> ReportJson:
         comparisons=tuple(_comparison_json(comparison) for comparison in report.comparisons),
         coverage=tuple(CoverageJson(**_coverage_fields(coverage)) for coverage in report.coverage),
         explanations=_plain(report.explanations),
+        studies=_plain(report.studies),
         cost=_plain(report.cost),
         provenance=_plain(report.provenance),
     )
@@ -237,6 +238,7 @@ def _from_model(model: ReportJson) -> EvaluationReport:
         comparisons=tuple(_comparison(comparison) for comparison in model.comparisons),
         coverage=tuple(LatentCoverage(**found.model_dump(exclude_none=True)) for found in model.coverage),
         explanations=model.explanations,
+        studies=model.studies,
         cost=model.cost,
         provenance=model.provenance,
     )

@@ -172,6 +172,9 @@ class ReportJson(_Model):
         default={},
         description="Who explained and who judged; scores of different judges are not to be compared.",
     )
+    studies: dict[str, JsonValue] = Field(
+        default={}, description="By family of metrics, what it is worth knowing beside its results."
+    )
     cost: dict[str, JsonValue]
     provenance: dict[str, JsonValue]
 

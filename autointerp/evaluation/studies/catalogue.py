@@ -1,0 +1,7 @@
+"""Every study, in the order in which a run does them."""
+
+from autointerp.evaluation.studies.study import Study
+
+__all__ = ["STUDIES"]
+
+STUDIES: tuple[Study, ...] = ()

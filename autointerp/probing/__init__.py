@@ -1,0 +1,1 @@
+"""Probe tasks -> labelled examples."""
