@@ -51,6 +51,14 @@ class Reentry:
         self._run, self._tokens = run, tokens
         self._tried: dict[int, bool] = {0: False}
 
+    def first_block(self, site: Site) -> int | None:
+        """Index of the first block that what stands at the site can change.
+
+        As many as there are blocks behind the last one; None for modules outside the blocks.
+        """
+        edge = self._places.edge_layer(site)
+        return self._places.inner_layer(site) if edge is None else edge + (site.kind == "resid_post")
+
     @contextmanager
     def skipping_below(
         self, site: Site, block_inputs: Mapping[int, Float[Tensor, "batch position d_model"]]
@@ -61,8 +69,7 @@ class Reentry:
             site: where something will be put.
             block_inputs: what goes into blocks, by index; a site inside a block needs that of its own.
         """
-        edge, inner = self._places.edge_layer(site), self._places.inner_layer(site)
-        first = inner if edge is None else edge + (site.kind == "resid_post")
+        edge, first = self._places.edge_layer(site), self.first_block(site)
         if first is None or (edge is None and first not in block_inputs) or not self._leads_on(first):
             yield
             return

@@ -82,8 +82,10 @@ class SubjectModel:
         self.d_model, self.vocabulary_size = seen.d_model, seen.vocabulary_size
         self.dtype: torch.dtype = seen.dtype
         """What it computes in: of its activations, and of its weights unless they are quantised."""
-        self._places = Places(self.model, self.blocks, name=name, run=self._run, tokens=few)
-        self._reentry = Reentry(self._places, self.blocks, seen.forms, run=self._run, tokens=few)
+        self.places = Places(self.model, self.blocks, name=name, run=self._run, tokens=few)
+        """Where its sites are."""
+        self.reentry = Reentry(self.places, self.blocks, seen.forms, run=self._run, tokens=few)
+        """What leaves out the blocks below a site."""
         self._few_tokens = few
         self._seen: dict[str, tuple[int, torch.device]] = {}
 
@@ -201,7 +203,7 @@ class SubjectModel:
         return self._at(site)[1]
 
     def _at(self, site: str | Site) -> tuple[int, torch.device]:
-        site = self._places.checked(site)
+        site = self.places.checked(site)
         if site.name not in self._seen:
             self.read(self._few_tokens[:1], [site])
         return self._seen[site.name]
@@ -216,7 +218,7 @@ class SubjectModel:
         Raises:
             SiteError: the subject has no such site.
         """
-        return self._places.canonical_name(name)
+        return self.places.canonical_name(name)
 
     def _configured(self, key: str) -> int | None:
         value = getattr(self.model.config.get_text_config(), key, None)
@@ -241,7 +243,7 @@ class SubjectModel:
             SiteError: the subject has no such site, or it did not run on these tokens.
             SubjectError: the tokens do not fit the subject.
         """
-        wanted = {site.name: site for site in map(self._places.checked, sites)}
+        wanted = {site.name: site for site in map(self.places.checked, sites)}
         tokens, mask = self._checked_tokens(tokens, attention_mask)
         activations: dict[Any, Tensor] = {}
         if not wanted:
@@ -265,11 +267,11 @@ class SubjectModel:
 
         Args and errors: as for `read`.
         """
-        wanted = {site.name: site for site in map(self._places.checked, sites)}
+        wanted = {site.name: site for site in map(self.places.checked, sites)}
         tokens, mask = self._checked_tokens(tokens, attention_mask)
         activations: dict[Any, Tensor] = {}
         block_inputs: dict[Any, Tensor] = {}
-        layers = {self._places.inner_layer(site) for site in wanted.values()} - {None}
+        layers = {self.places.inner_layer(site) for site in wanted.values()} - {None}
         with ExitStack() as stack:
             self._watch(wanted, activations, tokens, stack)
             for layer in layers:
@@ -295,7 +297,7 @@ class SubjectModel:
     ) -> None:
         for name, site in wanted.items():
             keep = keeper(activations, name, tokens, stop_at=stop_at)
-            stack.enter_context(reading(self._places, site, keep))
+            stack.enter_context(reading(self.places, site, keep))
 
     # ---- replacing ----------------------------------------------------------------------------------
 
@@ -324,7 +326,7 @@ class SubjectModel:
             SiteError: the subject has no such site, or the activations do not have its shape.
             SubjectError: the tokens do not fit the subject.
         """
-        site = self._places.checked(site)
+        site = self.places.checked(site)
         if isinstance(subject_pass, SubjectPass):
             tokens, mask = subject_pass.tokens, subject_pass.attention_mask
             block_inputs = subject_pass.block_inputs
@@ -332,8 +334,8 @@ class SubjectModel:
             tokens, mask = self._checked_tokens(subject_pass, attention_mask)
             block_inputs = {}
         new = self._checked_activations(site, activations, tokens)
-        below = self._reentry.skipping_below(site, block_inputs)
-        with below, replacing(self._places, self.blocks, site, new):
+        below = self.reentry.skipping_below(site, block_inputs)
+        with below, replacing(self.places, self.blocks, site, new):
             return self._run(tokens, mask)
 
     # ---- running ------------------------------------------------------------------------------------
