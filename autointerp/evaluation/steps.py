@@ -18,6 +18,7 @@ from autointerp.records import observation_frame
 from autointerp.sampling.activation_pass import (
     ActivationPass,
     PassCost,
+    ShardStore,
     read_firing_totals,
     read_observations,
     read_tokens,
@@ -26,7 +27,7 @@ from autointerp.sampling.document_sums import failed_observations
 from autointerp.sampling.readings import SiteCalibration
 from autointerp.sampling.recorder import FIRINGS
 
-__all__ = ["DENSITY", "Findings", "measure"]
+__all__ = ["DENSITY", "Findings", "measure", "read_calibration"]
 
 DENSITY = "reconstruction.latent_density"
 """Metric of the observations that hold every latent's density; drawn by the report, no single number."""
@@ -86,7 +87,7 @@ def _calibration(work: Work, entries: Sequence[Measurable]) -> dict[str, SiteCal
             found = calibrate(work.subject, sites, told(work.chunks("calibration", token_count), advance))
         for site, calibration in found.items():
             work.store.write(_calibration_key(site), _calibration_frame(calibration))
-    return {site: _read_calibration(work.store.read(_calibration_key(site))) for site in sites}
+    return {site: read_calibration(work.store, site) for site in sites}
 
 
 def _calibration_key(site: str) -> str:
@@ -105,8 +106,9 @@ def _calibration_frame(calibration: SiteCalibration) -> pl.DataFrame:
     )
 
 
-def _read_calibration(frame: pl.DataFrame) -> SiteCalibration:
-    row = frame.row(0, named=True)
+def read_calibration(store: ShardStore, site: str) -> SiteCalibration:
+    """A site's averages as the run made and kept them; KeyError where it did not."""
+    row = store.read(_calibration_key(site)).row(0, named=True)
     mean, unit_mean = (torch.tensor(row[name], dtype=torch.float64) for name in ("mean", "unit_mean"))
     return SiteCalibration(mean, unit_mean, row["mean_squared_norm"], row["token_count"])
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from autointerp.metrics.downstream_loss import DOWNSTREAM
 from autointerp.metrics.explanation_metrics import METRICS as EXPLANATION_METRICS
 from autointerp.metrics.reconstruction import RECONSTRUCTION
+from autointerp.metrics.refinement import REFINEMENT_METRICS
 from autointerp.records import MetricDefinition
 from autointerp.sampling.readings import MetricFamily
 
@@ -182,6 +183,7 @@ METRICS: tuple[MetricDefinition, ...] = (
         sampled="document",
         in_summary=False,
     ),
+    *REFINEMENT_METRICS,
     *EXPLANATION_METRICS,
 )
 """All metrics, in the order of the report."""
