@@ -7,10 +7,10 @@ from pathlib import Path
 
 from autointerp.errors import BadInputError
 
-__all__ = ["bundled_path"]
+__all__ = ["bundled_folder", "bundled_path"]
 
 _PACKAGE = Path(__file__).resolve().parent
-_CHECKOUT_FOLDERS = {"suites": "benchmarks/suites"}
+_CHECKOUT_FOLDERS = {"probes": "probes", "suites": "benchmarks/suites"}
 
 
 def bundled_path(kind: str, name: str) -> Path:
@@ -25,3 +25,15 @@ def bundled_path(kind: str, name: str) -> Path:
             return folder / name
     there = sorted(path.name for folder in folders if folder.is_dir() for path in folder.iterdir())
     raise BadInputError(f"no bundled {kind} file {name!r}", remedy=f"there are: {', '.join(there) or 'none'}")
+
+
+def bundled_folder(kind: str) -> Path:
+    """The folder of all bundled files of a kind, e.g. `bundled_folder("probes")`.
+
+    Raises:
+        BadInputError: it is missing from this installation.
+    """
+    for folder in (_PACKAGE / "_bundled" / kind, _PACKAGE.parent / _CHECKOUT_FOLDERS[kind]):
+        if folder.is_dir():
+            return folder
+    raise BadInputError(f"the bundled {kind} are missing from this installation", remedy="install again")

@@ -33,6 +33,10 @@ class ProbeTask:
     """What the task's source does not state, and we chose."""
     unverified: tuple[str, ...] = ()
     """Columns, splits or rules that were not read in a source."""
+    revision: str = ""
+    """Commit of the hub's data set that the examples come from; empty where none is known."""
+    notes: tuple[str, ...] = ()
+    """What was counted when the examples were made here: documents, positives without a match, ..."""
 
 
 @dataclass(frozen=True)
