@@ -8,7 +8,7 @@ from polars.testing import assert_frame_equal
 
 from autointerp.sampling.latents.tables import TABLES
 
-KILLS = 12
+KILLS = 20
 DRIVER = Path(__file__).with_name("kill_driver.py")
 
 
@@ -23,7 +23,7 @@ def test_runs_killed_at_random_moments_end_with_the_numbers_of_an_undisturbed_on
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["killed"] == KILLS
-    assert len(set(told["stages"])) > 1, "the kills came at different stages of the run"
+    assert len(set(told["stages"])) > 2, "the kills came at different stages of the run"
     for name in told["finished"]:
         assert content(tmp_path / name) == content(tmp_path / "whole")
         tables = ["observations/reconstruction.parquet", "observations/downstream.parquet"]

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import zlib
+from contextlib import closing
 
 import polars as pl
 import pytest
@@ -46,6 +47,19 @@ def run(suite, out, server, *arguments, methods=("detection",)):
     return evaluated(
         suite, out, *arguments, settings=[*settings, f"explanations.methods={json.dumps(methods)}"]
     )
+
+
+def blobs(path):
+    """All that a database of replies holds, unpacked where it is compressed."""
+    with closing(sqlite3.connect(path)) as base:
+        names = [name for (name,) in base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for row in (row for name in names for row in base.execute(f'SELECT * FROM "{name}"')):
+            for value in row:
+                content = value if isinstance(value, bytes) else str(value).encode()
+                try:
+                    yield zlib.decompress(content)
+                except zlib.error:
+                    yield content
 
 
 def results(out):
@@ -99,6 +113,9 @@ def test_the_key_is_nowhere(finished):
     for file in out.rglob("*"):
         if file.is_file():
             assert KEY.encode() not in file.read_bytes(), file
+    kept = list(blobs(out / "llm_replies.sqlite"))
+    assert any(b"oracle" in blob for blob in kept), "the search is inside of what is kept compressed"
+    assert not any(KEY.encode() in blob for blob in kept)
 
 
 def test_the_page_written_again_is_the_same(finished, tmp_path):
