@@ -10,7 +10,7 @@ from autointerp.errors import BadInputError
 __all__ = ["bundled_folder", "bundled_path"]
 
 _PACKAGE = Path(__file__).resolve().parent
-_CHECKOUT_FOLDERS = {"probes": "probes", "suites": "benchmarks/suites"}
+_CHECKOUT_FOLDERS = {"policies": "benchmarks/policies", "probes": "probes", "suites": "benchmarks/suites"}
 
 
 def bundled_path(kind: str, name: str) -> Path:

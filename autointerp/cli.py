@@ -18,8 +18,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Evaluates sparse autoencoders trained on language models: one comparative report, every number "
-    "with its interval and beside a null.\n\nExit codes: 0 done · 2 bad input · 4 a metric failed (the "
-    "report says which) · 5 the LLM budget is used up (a larger one goes on) · 130 interrupted (run it again "
+    "with its interval and beside a null.\n\nExit codes: 0 done, pass · 1 gate: fail · 2 bad input · 3 gate: "
+    "undecided · 4 a metric failed (the report says which) · 5 the LLM budget is used up (a larger one goes "
+    "on) · 130 interrupted (run it again "
     "to go on).",
 )
 
@@ -228,6 +229,62 @@ def check_endpoint(
         say(json.dumps(rows, indent=2))
         return
     print_rows([(row["capability"], row["given"], row["evidence"]) for row in rows])
+
+
+@app.command()
+def gate(
+    run: Annotated[Path, typer.Argument(help="A finished run's directory, or its report.json.")],
+    policy: Annotated[
+        str,
+        typer.Option("--policy", help="A TOML file, or the name of one that is shipped: `release`."),
+    ] = "release",
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", help="A finished run to compare with: the last release's.")
+    ] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--checkpoint", help="Judge these instead of the policy's: a name or pattern. Repeatable."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for verdict.json, junit.xml, verdict.md and badge.svg."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON, for programs.")] = False,
+    allow_other_judge: Annotated[
+        bool,
+        typer.Option(
+            "--allow-other-judge", help="Compare explanation scores of different judges all the same."
+        ),
+    ] = False,
+) -> None:
+    """Decide whether a run's checkpoints may be released: pass (0), fail (1) or undecided (3).
+
+    Every rule is decided on the ends of intervals. What was not measured fails; what is undefined is
+    undecided. Within GitHub Actions annotations and the step summary are written too.
+    """
+    from autointerp.gating.files import policy_path, write_verdict
+    from autointerp.gating.verdict import gate as decided
+    from autointerp.gating.verdict import verdict_json
+    from autointerp.gating.words import verdict_lines
+
+    verdict = decided(
+        run,
+        policy_path(policy),
+        baseline=baseline,
+        checkpoints=tuple(checkpoint or ()),
+        allow_other_judge=allow_other_judge,
+    )
+    if as_json:
+        import json
+
+        say(json.dumps(verdict_json(verdict), indent=2))
+    for line in write_verdict(verdict, out):
+        say(line)
+    if not as_json:
+        say("\n".join(verdict_lines(verdict)))
+    raise typer.Exit(verdict.exit_code)
 
 
 @app.command()

@@ -8,6 +8,7 @@ AutointerpError
 │   │   └── SiteError               it has no such place
 │   ├── CorpusError                 no text, unreadable text, too little text
 │   ├── SuiteError                  the suite file: unknown keys, wrong types, contradictions
+│   ├── PolicyError                 the gate's policy: unknown keys, rules that cannot be meant so
 │   ├── RunStoreError               the run directory: unwritable, in use, or another run's
 │   └── EndpointError               the LLM: unknown host, wrong key, no such model, lacks what is needed
 ├── MetricFailedError          4    a metric could not be computed; the report says which and why
@@ -25,6 +26,7 @@ __all__ = [
     "ForeignPickleError",
     "InterruptedRunError",
     "MetricFailedError",
+    "PolicyError",
     "RunStoreError",
     "SiteError",
     "SubjectError",
@@ -79,6 +81,10 @@ class CorpusError(BadInputError):
 
 class SuiteError(BadInputError):
     """The suite file has unknown keys, values of the wrong type, or contradictions."""
+
+
+class PolicyError(BadInputError):
+    """The gate's policy has unknown keys, or rules that cannot be meant so."""
 
 
 class RunStoreError(BadInputError):

@@ -1,0 +1,327 @@
+"""Every rule at every judged checkpoint -> a check: what was found, and what it says of the rule.
+
+A number is held against its limit by one-sided tests on its interval. What is missing, skipped or failed does
+not meet a rule; what is undefined leaves it open; neither ever passes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from autointerp.errors import PolicyError
+from autointerp.gating.evidence import RunEvidence, slice_key
+from autointerp.gating.normal_tests import Uncertain, units_needed
+from autointerp.gating.paired_difference import PAIRED_FUNCTIONALS, paired_difference
+from autointerp.gating.policy import Policy, Rule
+
+__all__ = ["Check", "all_checks"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule at one checkpoint."""
+
+    rule: Rule
+    checkpoint: str
+    finding: Literal["met", "not met", "open"]
+    """`open`: not clearly met; whether it is violated is for Holm's correction to say, over all rules."""
+    statement: str
+    """One line: the number, its bound, the limit; or why there is none."""
+    p_violated: float | None = None
+    """One-sided p-value for the rule being violated; None where no number was tested."""
+    needed: str = ""
+    """What more would decide an open one."""
+    value: float | None = None
+    bound: float | None = None
+    """The one-sided bound, at the policy's level, that the limit was held against."""
+    limit: float | None = None
+
+
+def all_checks(
+    policy: Policy, run: RunEvidence, baseline: RunEvidence | None, *, allow_other_judge: bool = False
+) -> list[Check]:
+    """All checks, rule by rule.
+
+    Raises:
+        PolicyError: a rule needs a baseline and there is none, no checkpoint is judged, or scores of
+            different judges would be set side by side.
+    """
+    if policy.needs_baseline and baseline is None:
+        raise PolicyError(
+            "has rules that compare with a baseline", where=policy.name, remedy="give --baseline RUN"
+        )
+    checks: list[Check] = []
+    for rule in policy.rules:
+        if rule.kind == "no_worse_than" and baseline is not None and not allow_other_judge:
+            _refuse_other_judge(rule, run, baseline)
+        judged = _judged(policy, rule, run)
+        checks += [_check(rule, checkpoint, run, baseline, policy.level) for checkpoint in judged]
+    return checks
+
+
+def _judged(policy: Policy, rule: Rule, run: RunEvidence) -> list[str]:
+    patterns = rule.checkpoints or policy.checkpoints
+    judged = set(run.judged) | {name for name in run.checkpoints if name in patterns}
+    found = [
+        name
+        for name in run.checkpoints
+        if name in judged and any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
+    ]
+    if not found:
+        raise PolicyError(
+            f"no checkpoint of the run is called {' or '.join(patterns)}",
+            where=f"{policy.name}, rule {rule.name}",
+            remedy=f"there are: {', '.join(run.judged) or 'none'}",
+        )
+    return found
+
+
+def _refuse_other_judge(rule: Rule, run: RunEvidence, baseline: RunEvidence) -> None:
+    if rule.metric.startswith("explanation.") and run.judges != baseline.judges:
+        raise PolicyError(
+            "the two runs' explanations were not judged by the same judge, prompts and settings",
+            where=f"rule {rule.name}",
+            remedy="explain both with the same, or say --allow-other-judge",
+        )
+
+
+def _check(
+    rule: Rule, checkpoint: str, run: RunEvidence, baseline: RunEvidence | None, level: float
+) -> Check:
+    if rule.kind == "coverage":
+        return _coverage(rule, checkpoint, run)
+    if rule.kind == "same":
+        assert baseline is not None
+        return _same(rule, checkpoint, run, baseline)
+    if rule.kind == "better_than_null":
+        return _better_than_nulls(rule, checkpoint, run, level)
+    result = run.results.get((checkpoint, rule.metric, slice_key(rule.slice)))
+    settled = _without_number(rule, checkpoint, result, f"{rule.metric} was not measured in this run")
+    if settled is not None or result is None:
+        return settled or _not_met(rule, checkpoint, "not measured")
+    if rule.kind == "no_worse_than":
+        assert baseline is not None
+        return _no_worse(rule, checkpoint, run, baseline, level)
+    assert rule.limit is not None
+    found = _uncertain(result)
+    words = (
+        f"{_number(found.value)} [{_number(result['ci_low'])}, {_number(result['ci_high'])}] {result['unit']}"
+    )
+    return _tested(rule, checkpoint, found, rule.limit, level, words=words)
+
+
+# ---- rules without a test ---------------------------------------------------------------------------
+
+
+def _coverage(rule: Rule, checkpoint: str, run: RunEvidence) -> Check:
+    """Counts of this run's own text: exact, so met or not."""
+    row = run.coverage(checkpoint)
+    if row is None or row.get(rule.coverage) is None:
+        reason = "no latents were sampled" if row is None else row.get("reason") or "there is none"
+        return _not_met(rule, checkpoint, f"{rule.coverage}: {reason}")
+    value, limit = float(row[rule.coverage]), rule.limit
+    assert limit is not None
+    is_met = value <= limit if rule.is_upper else value >= limit
+    statement = (
+        f"{rule.coverage} is {_number(value)}, {'at most' if rule.is_upper else 'at least'} {limit:g} asked"
+    )
+    return Check(
+        rule, checkpoint, "met" if is_met else "not met", statement, value=value, bound=value, limit=limit
+    )
+
+
+def _same(rule: Rule, checkpoint: str, run: RunEvidence, baseline: RunEvidence) -> Check:
+    different = [word for word in rule.same if _identity(run, word) != _identity(baseline, word)]
+    unknown = [word for word in rule.same if _identity(run, word) is None]
+    if different or unknown:
+        words = [
+            *(f"another {word}" for word in different),
+            *(f"no record of the {word}" for word in unknown),
+        ]
+        return _not_met(rule, checkpoint, f"{', '.join(words)} than the baseline's")
+    return Check(rule, checkpoint, "met", f"{', '.join(rule.same)} as the baseline's")
+
+
+def _identity(run: RunEvidence, word: str) -> Any:
+    report = run.report
+    if word == "corpus":
+        keys = ("fingerprint", "contexts", "evaluated_document_count", "evaluated_text_token_count")
+        found = {key: report["corpus"].get(key) for key in keys}
+        return found if found["fingerprint"] else None
+    if word == "subject":
+        return report["subject"].get("sha256")
+    if word == "judge":
+        return run.judges
+    return report["provenance"].get("autointerp_version")
+
+
+# ---- rules with a test ------------------------------------------------------------------------------
+
+
+def _no_worse(rule: Rule, checkpoint: str, run: RunEvidence, baseline: RunEvidence, level: float) -> Check:
+    """Non-inferiority: the difference, turned so that more is worse, is below the margin."""
+    reference = _counterpart(checkpoint, run, baseline)
+    if reference is None:
+        return _not_met(
+            rule, checkpoint, f"the baseline has no checkpoint {checkpoint!r}, and several others"
+        )
+    theirs = baseline.results.get((reference, rule.metric, slice_key(rule.slice)))
+    settled = _without_number(rule, checkpoint, theirs, f"{rule.metric} was not measured in the baseline")
+    if settled is not None or theirs is None:
+        return settled or _not_met(rule, checkpoint, "not measured")
+    mine = run.results[(checkpoint, rule.metric, slice_key(rule.slice))]
+    difference, how = _difference(rule, (run, checkpoint, mine), (baseline, reference, theirs))
+    return _against_reference(rule, checkpoint, difference, mine, level, f"the baseline's {reference}, {how}")
+
+
+def _counterpart(checkpoint: str, run: RunEvidence, baseline: RunEvidence) -> str | None:
+    if checkpoint in baseline.judged:
+        return checkpoint
+    return baseline.judged[0] if len(baseline.judged) == 1 == len(run.judged) else None
+
+
+def _difference(
+    rule: Rule,
+    mine: tuple[RunEvidence, str, Mapping[str, Any]],
+    theirs: tuple[RunEvidence, str, Mapping[str, Any]],
+) -> tuple[Uncertain, str]:
+    """Paired where that can be; else as of two independent samples, which is wider, never narrower."""
+    functional = mine[2]["functional"]
+    pairing = mine[0].metrics.get(rule.metric, {}).get("pairing", "units")
+    files = [run.observation_file(rule.metric) for run, _, _ in (mine, theirs)]
+    why = "whose latents are others"
+    if pairing == "units":
+        why = "without the observations of both"
+        if files[0] and files[1] and functional in PAIRED_FUNCTIONALS:
+            found = paired_difference(
+                (files[0], mine[1]),
+                (files[1], theirs[1]),
+                metric=rule.metric,
+                slice_text=slice_key(rule.slice),
+                functional=functional,
+            )
+            if isinstance(found, Uncertain):
+                return found, f"paired over {found.n} clusters"
+            why = found
+    return _uncertain(mine[2]).minus(_uncertain(theirs[2])), f"as independent samples ({why})"
+
+
+def _better_than_nulls(rule: Rule, checkpoint: str, run: RunEvidence, level: float) -> Check:
+    """Against every null of the site; the check is the one that is hardest to meet."""
+    checks = []
+    for null in (name for name in run.nulls(checkpoint) if name != checkpoint):
+        found = run.comparisons.get((checkpoint, null, rule.metric, slice_key(rule.slice)))
+        settled = _without_number(rule, checkpoint, found, f"{rule.metric} was not compared with {null}")
+        if settled is not None or found is None:
+            checks.append(settled or _not_met(rule, checkpoint, "not compared"))
+            continue
+        result = run.results[(checkpoint, rule.metric, slice_key(rule.slice))]
+        checks.append(_against_reference(rule, checkpoint, _uncertain(found), result, level, null))
+    if not checks:
+        return _not_met(rule, checkpoint, "the run has no other null at its site")
+    order = {"not met": 0, "open": 1, "met": 2}
+    return min(
+        checks,
+        key=lambda check: (order[check.finding], 1.0 if check.p_violated is None else check.p_violated),
+    )
+
+
+def _against_reference(
+    rule: Rule,
+    checkpoint: str,
+    difference: Uncertain,
+    result: Mapping[str, Any],
+    level: float,
+    reference: str,
+) -> Check:
+    """A difference `checkpoint - reference`, in a metric that has a better direction."""
+    better = result["better"]
+    if better == "neither":
+        return _not_met(rule, checkpoint, f"{rule.metric} has no better direction")
+    worse_by = difference if better == "lower" else difference.negated()
+    limit = rule.margin if rule.kind == "no_worse_than" else -rule.margin
+    words = f"{_number(difference.value, sign=True)} {result['unit']} against {reference}"
+    return _tested(rule, checkpoint, worse_by, limit, level, words=words, is_upper=True, is_strict=limit <= 0)
+
+
+def _tested(
+    rule: Rule,
+    checkpoint: str,
+    found: Uncertain,
+    limit: float,
+    level: float,
+    *,
+    words: str,
+    is_upper: bool | None = None,
+    is_strict: bool = False,
+) -> Check:
+    is_upper = rule.is_upper if is_upper is None else is_upper
+    turned, held = (found, limit) if is_upper else (found.negated(), -limit)
+    bound = turned.upper(level)
+    # A difference without any width, 0 exactly, is no better than the null, and no worse than the baseline.
+    is_met = bound < held if is_strict and rule.kind == "better_than_null" else bound <= held
+    shown = bound if is_upper else -bound
+    asked = f"bound {_number(shown)}, {'at most' if is_upper else 'at least'} {limit:g} asked"
+    if rule.kind == "no_worse_than":
+        asked = f"worse by at most {_number(bound)}, margin {limit:g}"
+    elif rule.kind == "better_than_null":
+        asked = f"better by at least {_number(-bound)}, more than {-limit or 0.0:g} asked"
+    statement = f"{words}; {asked}"
+    needed = "" if is_met else _needed(turned, held, level)
+    return Check(
+        rule,
+        checkpoint,
+        "met" if is_met else "open",
+        statement,
+        p_violated=turned.p_above(held),
+        needed=needed,
+        value=found.value,
+        bound=shown,
+        limit=limit,
+    )
+
+
+def _needed(found: Uncertain, limit: float, level: float) -> str:
+    total = units_needed(found, limit, level=level)
+    if total is None or total <= found.n:
+        return (
+            "" if total is not None else "it lies on the limit: no number of further units is sure to decide"
+        )
+    return f"about {total - found.n:,} more of what it rests on ({found.n:,} x {found.sampled}) would decide"
+
+
+# ---- words ------------------------------------------------------------------------------------------
+
+
+def _without_number(
+    rule: Rule, checkpoint: str, result: Mapping[str, Any] | None, absent: str
+) -> Check | None:
+    """What a result without a number says of the rule; None where there is a number."""
+    if result is None:
+        return _not_met(rule, checkpoint, absent)
+    if result["status"] == "measured":
+        return None
+    statement = f"{rule.metric} is {result['status']}: {result.get('reason', '')}"
+    if result["status"] == "undefined":
+        return Check(rule, checkpoint, "open", statement)
+    return _not_met(rule, checkpoint, statement)
+
+
+def _not_met(rule: Rule, checkpoint: str, statement: str) -> Check:
+    return Check(rule, checkpoint, "not met", statement)
+
+
+def _uncertain(result: Mapping[str, Any]) -> Uncertain:
+    return Uncertain.of_interval(
+        result["value"],
+        result["ci_low"],
+        result["ci_high"],
+        level=result["ci_level"],
+        n=result["n"],
+        sampled=str(result.get("sampled", "unit")),
+    )
+
+
+def _number(value: float, *, sign: bool = False) -> str:
+    return f"{value:+.4g}" if sign else f"{value:.4g}"

@@ -1,0 +1,117 @@
+"""A run directory -> what rules are decided on: results, comparisons, coverage; observations when needed."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from autointerp.errors import RunStoreError
+
+__all__ = ["RunEvidence", "read_evidence", "slice_key"]
+
+_SCHEMA_VERSIONS = (1,)
+_KEYS = ("checkpoints", "results", "comparisons", "metrics", "subject", "corpus", "provenance")
+
+
+def slice_key(settings: Mapping[str, Any]) -> str:
+    """The one spelling of a slice, as in the observations."""
+    return json.dumps(dict(settings), sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(frozen=True, eq=False)
+class RunEvidence:
+    """A finished run's report.json, and the folder of its observations."""
+
+    folder: Path
+    report: Mapping[str, Any]
+
+    @cached_property
+    def results(self) -> dict[tuple[str, str, str], Mapping[str, Any]]:
+        """By checkpoint, metric and slice."""
+        found = self.report["results"]
+        return {(each["checkpoint"], each["metric"], slice_key(each["slice"])): each for each in found}
+
+    @cached_property
+    def comparisons(self) -> dict[tuple[str, str, str, str], Mapping[str, Any]]:
+        """By checkpoint, reference, metric and slice."""
+        return {
+            (each["checkpoint"], each["reference"], each["metric"], slice_key(each["slice"])): each
+            for each in self.report["comparisons"]
+        }
+
+    @cached_property
+    def checkpoints(self) -> dict[str, Mapping[str, Any]]:
+        """By name."""
+        return {each["name"]: each for each in self.report["checkpoints"]}
+
+    @cached_property
+    def metrics(self) -> dict[str, Mapping[str, Any]]:
+        """By name."""
+        return {each["name"]: each for each in self.report["metrics"]}
+
+    @property
+    def judged(self) -> list[str]:
+        """Names of what is no null."""
+        return [name for name, each in self.checkpoints.items() if each["role"] == "checkpoint"]
+
+    def nulls(self, checkpoint: str) -> list[str]:
+        """Names of the nulls at a checkpoint's site."""
+        site = self.checkpoints[checkpoint]["site"]
+        return [
+            name for name, each in self.checkpoints.items() if each["role"] == "null" and each["site"] == site
+        ]
+
+    def coverage(self, checkpoint: str) -> Mapping[str, Any] | None:
+        """Of a checkpoint's sampled latents; None where none were sampled."""
+        found = [each for each in self.report.get("coverage", ()) if each["checkpoint"] == checkpoint]
+        return found[0] if found else None
+
+    @property
+    def judges(self) -> dict[str, Any]:
+        """What decides whether two runs' explanation scores mean the same."""
+        said = self.report.get("explanations") or {}
+        return {key: said.get(key) for key in ("methods", "models", "prompts")}
+
+    def observation_file(self, metric: str) -> Path | None:
+        """Where a metric's observations lie; None where the report came without them."""
+        file = self.folder / "observations" / f"{metric.partition('.')[0]}.parquet"
+        return file if file.is_file() else None
+
+
+def read_evidence(run: Path) -> RunEvidence:
+    """The evidence of a run directory, or of a report.json that came alone.
+
+    Raises:
+        RunStoreError: there is none, it is damaged, or it was written by a version that this one does not
+            know.
+    """
+    file = run / "report.json" if run.is_dir() else run
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunStoreError(
+            "there is no report.json", where=run, remedy="run `evaluate` to its end"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunStoreError(f"cannot be read ({error})", where=file) from None
+    if not isinstance(report, dict) or any(key not in report for key in _KEYS):
+        raise RunStoreError("is no report of autointerp", where=file)
+    version = report.get("schema_version")
+    if version not in _SCHEMA_VERSIONS:
+        raise RunStoreError(f"has schema version {version!r}, known are {_SCHEMA_VERSIONS}", where=file)
+    evidence = RunEvidence(file.parent, report)
+    try:
+        _touch(evidence)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunStoreError(f"is no whole report: {type(error).__name__} {error}", where=file) from None
+    return evidence
+
+
+def _touch(evidence: RunEvidence) -> None:
+    """Read every part that rules rely on once, so that a damaged report is refused and not half judged."""
+    assert evidence.results is not None and evidence.comparisons is not None and evidence.metrics is not None
+    for name in evidence.judged:
+        evidence.nulls(name)
+        evidence.coverage(name)

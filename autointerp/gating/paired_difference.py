@@ -1,0 +1,100 @@
+"""Two runs' observations of one metric -> the paired difference with its standard error, by bootstrap."""
+
+from pathlib import Path
+from typing import Any
+
+from autointerp.gating.normal_tests import Uncertain
+
+__all__ = ["PAIRED_FUNCTIONALS", "paired_difference"]
+
+PAIRED_FUNCTIONALS = ("ratio", "one_minus_ratio", "mean_of_group_ratios")
+"""Those that a few sums decide. Others (rankings, fitted curves) are compared as two independent samples,
+which is wider than pairing would be."""
+
+_RESAMPLES = 2000
+_LEAST_CLUSTERS = 5
+_KEY = ["group", "unit", "replicate"]
+
+
+def paired_difference(
+    mine: tuple[Path, str],
+    theirs: tuple[Path, str],
+    *,
+    metric: str,
+    slice_text: str,
+    functional: str,
+    seed: int = 0,
+) -> Uncertain | str:
+    """`mine - theirs` of one metric on the units that both have, or why there is none.
+
+    Whole clusters (documents) are drawn with replacement, the same for both sides, 2,000 times. The standard
+    error is the resamples' deviation times sqrt(C / (C - 1)) for C clusters, and wider for few of them (the
+    95 % point of Student's t over that of the normal, to second order).
+
+    Args:
+        mine: file of observations and name of the checkpoint in it.
+        theirs: the same of the baseline.
+        metric: which metric.
+        slice_text: its slice, as `slice_key` spells it.
+        functional: one of `PAIRED_FUNCTIONALS`.
+        seed: of the resamples.
+    """
+    import numpy as np
+    import polars as pl
+
+    sides = [_rows(pl, file, checkpoint, metric, slice_text) for file, checkpoint in (mine, theirs)]
+    without = [side.filter(pl.col("status") != "measured").height for side in sides]
+    if any(without):
+        return f"{max(without)} units of one side have no number"
+    both = sides[0].join(sides[1], on=_KEY, suffix="_theirs")
+    if both.is_empty():
+        return "no unit in common"
+    clusters = both["cluster"].rle_id() if both["cluster"].n_unique() == 1 else both["cluster"].rank("dense")
+    cluster = clusters.to_numpy().astype(np.int64) - int(clusters.min())  # type: ignore[arg-type]
+    count = int(cluster.max()) + 1
+    if count < _LEAST_CLUSTERS:
+        return f"only {count} clusters in common, at least {_LEAST_CLUSTERS} are needed"
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+    counts = np.vstack([np.ones((1, count)), draws])
+    found = [_statistic(np, both, suffix, cluster, count, counts, functional) for suffix in ("", "_theirs")]
+    difference = found[0] - found[1]
+    if not np.isfinite(difference).all():
+        return "the denominator is not clearly above 0"
+    degrees = count - 1
+    widened = 1 + (1.96**2 + 1) / (4 * degrees)
+    error = float(difference[1:].std() * np.sqrt(count / degrees) * widened)
+    return Uncertain(float(difference[0]), error, error, count, "cluster in common")
+
+
+def _rows(pl: Any, file: Path, checkpoint: str, metric: str, slice_text: str) -> Any:
+    columns = [*_KEY, "group_weight", "cluster", "numerator", "denominator", "sampling_weight", "status"]
+    wanted = (
+        (pl.col("checkpoint") == checkpoint) & (pl.col("metric") == metric) & (pl.col("slice") == slice_text)
+    )
+    return pl.scan_parquet(file).filter(wanted).select(columns).collect()
+
+
+def _statistic(
+    np: Any, both: Any, suffix: str, cluster: Any, count: int, counts: Any, functional: str
+) -> Any:
+    weight = both[f"sampling_weight{suffix}"].to_numpy()
+    terms = [both[f"{name}{suffix}"].to_numpy() * weight for name in ("numerator", "denominator")]
+    grouped = functional == "mean_of_group_ratios"
+    group = (
+        both["group"].rank("dense").to_numpy().astype(np.int64) - 1 if grouped else np.zeros(len(weight), int)
+    )
+    groups = int(group.max()) + 1
+    sums = []
+    for term in terms:
+        cells = np.zeros((count, groups))
+        np.add.at(cells, (cluster, group), term)
+        sums.append(counts @ cells)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = sums[0] / sums[1]
+    shares = np.zeros(groups)
+    shares[group] = both[f"group_weight{suffix}"].to_numpy() if grouped else 1.0
+    is_there = np.isfinite(ratios) if grouped else np.ones_like(ratios, bool)
+    # A group that a resample has none of does not enter that resample's mean.
+    weights = shares * is_there
+    value = (np.where(is_there, ratios, 0.0) * weights).sum(axis=1) / weights.sum(axis=1)
+    return 1.0 - value if functional == "one_minus_ratio" else value
