@@ -55,9 +55,9 @@ REFINEMENT_METRICS: tuple[MetricDefinition, ...] = (
     MetricDefinition(
         name=_PREFIX + "normalized_mse",
         title="Refined MSE",
-        meaning="Normalised MSE with the active latents' values refined: the support stays as the encoder "
-        "chose it, as does the decoder, and the values (not below 0 where the dictionary's never are) are those "
-        f"of least squared error, token by token. On the first tokens of the evaluated text. {_GAO}.",
+        meaning="Normalised MSE with the active latents' values refined: support and decoder stay as they "
+        "are, and the values (not below 0 where the dictionary's never are) become those of least squared "
+        f"error, token by token. On the first tokens of the evaluated text. {_GAO}.",
         unit="ratio",
         better="lower",
         functional="ratio",

@@ -5,11 +5,13 @@ make f(u) = 1/2 |D^T u - w|^2 least. With G = D D^T its gradient is G u - D w.
 
 Every round goes three gradient steps of length 1 / L, each cut off at zero, with L >= the largest eigenvalue
 of G (the largest sum of a row of |G|, or |D|_1 |D|_inf where G is not made); this finds which values are
-zero. Then conjugate gradients solve the problem of the values that are not, and of two feasible points, the
-solution cut off at zero and the last point before a value leaves, the better is taken (Moré and Toraldo 1991,
-without their line search). No step raises f. A token is done when no gradient that could still be followed is
-larger than the tolerance, and it then takes no part in the rounds that follow, so that its result does not
-depend on which others are solved beside it.
+zero. Then conjugate gradients solve the problem of the values that are not. Where a value would fall below
+zero on the way to the solution, the way ends there, or at the solution with its negative values set to zero,
+whichever is better, and those that are now zero stay so for the rest of the round (the inner loop of Lawson
+and Hanson 1974, for several values at once). No step raises f, so no set of zeros comes back and the rounds
+come to an end. A token is done when no gradient that could still be followed is larger than the tolerance; it
+then takes no part in the rounds that follow, so that its result does not depend on which others are solved
+beside it.
 
 Where directions depend on one another (more of them than dimensions, for one) several u are best, and the
 one that is reached depends on where the values began.
@@ -144,16 +146,42 @@ def _round(
     begun = u
     for _ in range(_GRADIENT_STEPS):
         u = problems.feasible(u - problems.step.unsqueeze(1) * problems.gradient(u))
-    free = torch.ones_like(u, dtype=torch.bool) if problems.is_signed else u > 0
-    change = _conjugate_gradients(problems, u, free, _INNER_SHARE * tolerance)
-    candidates = [begun, u, problems.feasible(u + change)]
-    if not problems.is_signed:
-        leaving = torch.where(change < 0, u / (-change).clamp_min(torch.finfo(u.dtype).tiny), torch.inf)
-        share = leaving.amin(dim=1, keepdim=True).clamp_max(1.0)
-        candidates.append(problems.feasible(u + share * change))
-    objectives = torch.stack([problems.objective(candidate) for candidate in candidates])
-    best = objectives.argmin(dim=0)
-    return torch.stack(candidates)[best, torch.arange(len(u), device=u.device)]
+    return _better(problems, begun, _best_of_face(problems, u, tolerance))
+
+
+def _best_of_face(
+    problems: Problems, u: Float[Tensor, "token slot"], tolerance: Float[Tensor, " token"]
+) -> Float[Tensor, "token slot"]:
+    """The best values that keep the zeros of u, or more zeros where a value would leave."""
+    tokens = torch.arange(len(u), device=u.device)
+    for _ in range(u.shape[1]):
+        part, begun = problems.only(tokens), u[tokens]
+        free = torch.ones_like(begun, dtype=torch.bool) if problems.is_signed else begun > 0
+        change = _conjugate_gradients(part, begun, free, _INNER_SHARE * tolerance[tokens])
+        if problems.is_signed:
+            return u + change
+        leaving = torch.where(change < 0, begun / (-change).clamp_min(_tiny(u)), torch.inf)
+        share = leaving.amin(dim=1, keepdim=True)
+        edge = torch.where(leaving <= share, 0.0, part.feasible(begun + share.clamp_max(1.0) * change))
+        inside = share.squeeze(1) > 1.0
+        at_edge = _better(part, edge, part.feasible(begun + change))
+        u = u.index_put((tokens,), torch.where(inside.unsqueeze(1), begun + change, at_edge))
+        tokens = tokens[~inside]
+        if not tokens.numel():
+            break
+    return u
+
+
+def _better(
+    problems: Problems, one: Float[Tensor, "token slot"], other: Float[Tensor, "token slot"]
+) -> Float[Tensor, "token slot"]:
+    """Of two feasible values of each token those of smaller f; on ties the first."""
+    is_lower = problems.objective(other) < problems.objective(one)
+    return torch.where(is_lower.unsqueeze(1), other, one)
+
+
+def _tiny(like: Tensor) -> float:
+    return torch.finfo(like.dtype).tiny
 
 
 def _conjugate_gradients(

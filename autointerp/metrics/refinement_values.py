@@ -90,7 +90,7 @@ def refine(
         tolerance: share of `|t - b_dec|` below which a gradient along a unit direction counts as none.
         rounds: see `refinement_solver`.
     """
-    values = latents.values.double()
+    values = latents.values.to(torch.float64, copy=True)
     wanted = target.double() - sae.decoder_bias.double()
     lengths = torch.ones_like(values)
     is_solved = torch.ones(latents.token_count, dtype=torch.bool, device=values.device)
