@@ -53,7 +53,7 @@ def load_probe_data(
         tasks: sets (`stdlib`, `gao61`), single tasks (`stdlib/in_docstring`), or folders with `task.toml` and
             `examples.jsonl`, or folders of such folders.
         tokenizer: the subject's, a fast one.
-        options: how the run makes contexts; of it the length, BOS and the treatment of special tokens are used.
+        options: how the run makes contexts; of it the length, BOS and what special tokens are count.
         examples: of each task, at most; as many of either label.
         seed: of the draw. The side of the split does not depend on it.
         folder: what paths are relative to; None for the working directory.

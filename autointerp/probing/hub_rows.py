@@ -40,7 +40,10 @@ class HubReader(Protocol):
 
 @dataclass(frozen=True)
 class InstalledDatasets:
-    """The hub, through `datasets`; `stdlib` is the running interpreter's library, `by-hand` a file of the user's."""
+    """The hub, through `datasets`.
+
+    `stdlib` is the running interpreter's library, `by-hand` a file that the user fetched.
+    """
 
     folder: Path
     """Where files lie that have to be fetched by hand."""
@@ -125,7 +128,9 @@ def _file_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """Rows of a CSV file with a header."""
     if not path.is_file():
         raise CorpusError(
-            "has to be fetched by hand, it is on no hub", where=path, remedy="the task's source says where it is"
+            "has to be fetched by hand, it is on no hub",
+            where=path,
+            remedy="the task's source says where it is",
         )
     if path.stat().st_size > 8 * LARGEST_DOCUMENT_BYTES:
         raise CorpusError("is larger than 512 MiB", where=path, remedy="shorten it")

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from autointerp.probing.drawing import hash_of
 from autointerp.sections.section import Section
 
-__all__ = ["LabelRule", "LabelledText", "RowFault", "field_of", "labelled_texts"]
+__all__ = ["LabelRule", "LabelledText", "RowFaultError", "field_of", "labelled_texts"]
 
 _COLUMN = re.compile(r"\{([A-Za-z_]\w*(?:\.\w+)*)\}")
 _CONTEXT_CHARACTERS = 400
@@ -31,7 +31,7 @@ _NEEDED = {
 }
 
 
-class RowFault(Exception):
+class RowFaultError(Exception):
     """A row is not as the task says; the message says what is wrong with it."""
 
 
@@ -53,8 +53,8 @@ class LabelRule(Section):
     """How the label of a row is made."""
 
     rule: Literal["equals", "above", "source", "choice", "order", "base64", "phrase"]
-    """`equals`: the column is one of `values`. `above`: it is more than `threshold`. `source`: by the rows it is
-    from. `choice`: a coin shows the right answer (1) or one of the wrong ones (0) as `{answer}`. `order`: of
+    """`equals`: the column is one of `values`. `above`: it is more than `threshold`. `source`: by where the row
+    is from. `choice`: a coin shows the right answer (1) or one of the wrong ones (0) as `{answer}`. `order`: of
     two texts, of which the first column's is right, a coin says which stands as `{first}`; 1 if the right
     one. `base64`: a coin encodes the column's text (1) or leaves it (0). `phrase`: the second of two words
     right after the first (1), or either without the other (0)."""
@@ -68,7 +68,7 @@ class LabelRule(Section):
     correct: str | None = None
     """Of `choice`: the column that says which answer is right, or (`option`) its name among `options`."""
     correct_is: Literal["index", "index_from_1", "key", "flags", "option", "text"] | None = None
-    """What `correct` is: an index, an entry of `keys`, a list with 1 at the right ones, or one of `options`."""
+    """What `correct` is: an index, an entry of `keys`, a list with 1 at the right ones, one of `options`."""
     keys: str | None = None
     """Column that lists a key for each answer (A, B, ...)."""
     phrase: tuple[str, str] | None = None
@@ -89,13 +89,13 @@ def field_of(row: Mapping[str, Any], name: str) -> Any:
     """The value of a column, or with dots of a field in it.
 
     Raises:
-        RowFault: there is no such column.
+        RowFaultError: there is no such column.
     """
     value: Any = row
     for part in name.split("."):
         if not isinstance(value, Mapping) or part not in value:
             there = ", ".join(sorted(map(str, value))) if isinstance(value, Mapping) else type(value).__name__
-            raise RowFault(f"there is no column {name!r}; there is: {there or 'nothing'}")
+            raise RowFaultError(f"there is no column {name!r}; there is: {there or 'nothing'}")
         value = value[part]
     return value
 
@@ -113,7 +113,7 @@ def labelled_texts(
         coin: a number that nothing in the row depends on; its last bit is the coin that is thrown.
 
     Raises:
-        RowFault: the row is not as the rule says.
+        RowFaultError: the row is not as the rule says.
     """
     if rule.rule == "phrase":
         yield from _phrases(row, rule)
@@ -132,7 +132,7 @@ def _rendered(template: str, row: Mapping[str, Any]) -> str:
     def value(match: re.Match[str]) -> str:
         found = field_of(row, match.group(1))
         if not isinstance(found, (str, int, float)):
-            raise RowFault(f"column {match.group(1)!r} holds {type(found).__name__}, not text")
+            raise RowFaultError(f"column {match.group(1)!r} holds {type(found).__name__}, not text")
         return str(found)
 
     return _COLUMN.sub(value, template)
@@ -153,13 +153,13 @@ def _equals(row: Mapping[str, Any], rule: LabelRule, _label: bool | None, _coin:
 def _above(row: Mapping[str, Any], rule: LabelRule, _label: bool | None, _coin: int) -> _Made:
     value = field_of(row, str(rule.column))
     if not isinstance(value, (int, float)):
-        raise RowFault(f"column {rule.column!r} holds {type(value).__name__}, not a number")
+        raise RowFaultError(f"column {rule.column!r} holds {type(value).__name__}, not a number")
     return value > (rule.threshold or 0.0), {}
 
 
 def _source(_row: Mapping[str, Any], _rule: LabelRule, label: bool | None, _coin: int) -> _Made:
     if label is None:
-        raise RowFault("the rule 'source' needs a label for each [[rows]]")
+        raise RowFaultError("the rule 'source' needs a label for each [[rows]]")
     return label, {}
 
 
@@ -210,7 +210,7 @@ def _phrases(row: Mapping[str, Any], rule: LabelRule) -> Iterator[LabelledText]:
     """Marked words: the second after the first; the second after another; another one after the first."""
     text = field_of(row, str(rule.column))
     if not isinstance(text, str):
-        raise RowFault(f"column {rule.column!r} holds {type(text).__name__}, not text")
+        raise RowFaultError(f"column {rule.column!r} holds {type(text).__name__}, not text")
     first, second = map(re.escape, rule.phrase or ("", ""))
     patterns = (
         (True, rf"\b{first}\s+({second})\b"),

@@ -1,4 +1,4 @@
-"""Turns labelled texts into a task's examples: draws them, cuts them to one context, finds the marked token."""
+"""Turns labelled texts into a task's examples: drawn, cut to one context, the marked token found."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,8 +26,8 @@ def labelled_task(
 ) -> DrawnTask | SkippedTask:
     """The task with at most `examples` of the texts, half of them positive.
 
-    A text that is too long loses its beginning where its last token or a marked one stands for it (the subject
-    reads what comes before), else its end. Of a marked text, what follows the mark is not read.
+    A text that is too long loses its beginning where its last token or a marked one stands for it, since the
+    subject reads what comes before, else its end. Of a marked text, what follows the mark is not read.
     """
     distinct = list(dict.fromkeys(labelled))
     candidates = _candidates(distinct, seed=seed)
@@ -69,9 +69,7 @@ def _candidates(labelled: Sequence[LabelledText], *, seed: int) -> Candidates:
     )
 
 
-def _read(
-    labelled: LabelledText, encoder: TextEncoder, *, keep_end: bool
-) -> tuple[ProbeText, int] | None:
+def _read(labelled: LabelledText, encoder: TextEncoder, *, keep_end: bool) -> tuple[ProbeText, int] | None:
     """The text as the subject reads it, and the marked position in it or -1."""
     room = encoder.cutter.room
     reach = _CHARACTERS_A_TOKEN * room

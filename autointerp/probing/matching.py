@@ -1,5 +1,6 @@
-"""Draws balanced examples from candidates: as many of either label on each token, on each side of the split."""
+"""Draws balanced examples: as many of either label on each token, on each side of the split."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,9 +8,9 @@ from jaxtyping import Bool, Int, Shaped
 
 from autointerp.probing.drawing import TEST_FRACTION, ranks_within
 
-__all__ = ["Candidates", "Drawn", "draw_examples"]
+__all__ = ["PER_TEXT", "Candidates", "Drawn", "draw_examples"]
 
-PER_TEXT = 3
+PER_TEXT = 4
 """Candidates of either label that one text gives to a task, at most."""
 
 
@@ -45,55 +46,49 @@ class Drawn:
 
     examples: Candidates
     positive_count: int
-    """Positives there were, at most `PER_TEXT` of a text."""
+    """Positives there were."""
     matched_count: int
-    """Those of them that have a negative with the same token on their side of the split."""
+    """Those of them that have a negative of their own with the same token on their side of the split."""
 
 
 def draw_examples(candidates: Candidates, *, examples: int) -> Drawn:
     """At most `examples`, half of them positive, about 40 % to test.
 
     Every positive has a negative with the same token on the same side, so that the token's identity tells
-    nothing. Where there are more pairs than wanted, they are dealt in rounds, one pair of every token a round:
-    no token is most of a task because it is common.
+    nothing. Pairs are dealt in rounds, one pair of every token a round: no token is most of a task because it
+    is common. A text gives at most `PER_TEXT` examples of either label.
     """
-    capped = candidates.take(
-        ranks_within((candidates.label, candidates.text), candidates.order) < PER_TEXT
-    )
-    rank = ranks_within((capped.label, capped.token, capped.is_test), capped.order)
-    key = capped.token * 2 + capped.is_test
-    _, group = np.unique(key, return_inverse=True)
+    _, group = np.unique(candidates.token * 2 + candidates.is_test, return_inverse=True)
     size = int(group.max()) + 1 if len(group) else 0
-    pairs = np.minimum(
-        np.bincount(group[capped.label], minlength=size), np.bincount(group[~capped.label], minlength=size)
-    )
-    matched = rank < pairs[group] if size else np.zeros(0, dtype=bool)
-    kept = np.flatnonzero(matched)
-    chosen = [
-        _first_pairs(capped, kept[capped.is_test[kept] == side], rank, wanted)
-        for side, wanted in zip((False, True), _shares(examples), strict=True)
+    label = candidates.label
+    pairs = np.minimum(np.bincount(group[label], minlength=size), np.bincount(group[~label], minlength=size))
+    rank = ranks_within((label, group), candidates.order)
+    matched = np.flatnonzero(rank < pairs[group]) if size else np.zeros(0, dtype=np.int64)
+    # Sorted by group and rank, the n-th positive and the n-th negative are a pair.
+    in_pairs = [
+        side[np.lexsort((rank[side], group[side]))]
+        for side in (matched[label[matched]], matched[~label[matched]])
     ]
-    return Drawn(
-        capped.take(np.sort(np.concatenate(chosen))),
-        int(capped.label.sum()),
-        int((matched & capped.label).sum()),
-    )
+    both = np.stack(in_pairs, axis=1)
+    both = both[np.lexsort((candidates.order[both[:, 0]], rank[both[:, 0]]))]
+    chosen = _within_limits(candidates, both, examples=examples)
+    return Drawn(candidates.take(np.sort(chosen)), int(label.sum()), len(both))
 
 
-def _shares(examples: int) -> tuple[int, int]:
-    """Pairs to train and to test on."""
-    test = round(examples / 2 * TEST_FRACTION)
-    return examples // 2 - test, test
-
-
-def _first_pairs(
-    capped: Candidates, kept: Int[np.ndarray, " kept"], rank: Int[np.ndarray, " candidate"], wanted: int
+def _within_limits(
+    candidates: Candidates, both: Int[np.ndarray, "pair 2"], *, examples: int
 ) -> Int[np.ndarray, " chosen"]:
-    """Both candidates of the first `wanted` pairs; positives and negatives of a pair share token and rank."""
-    positives = kept[capped.label[kept]]
-    negatives = kept[~capped.label[kept]]
-    # Sorted by token and rank, the n-th positive and the n-th negative are a pair.
-    positives = positives[np.lexsort((rank[positives], capped.token[positives]))]
-    negatives = negatives[np.lexsort((rank[negatives], capped.token[negatives]))]
-    first = np.lexsort((capped.order[positives], rank[positives]))[:wanted]
-    return np.concatenate([positives[first], negatives[first]])
+    """The first pairs, as many as a side wants and a text may give."""
+    test = round(examples / 2 * TEST_FRACTION)
+    wanted = {True: test, False: examples // 2 - test}
+    given: Counter[tuple[int, int]] = Counter()
+    chosen: list[int] = []
+    sides = candidates.is_test[both[:, 0]].tolist()
+    texts = candidates.text[both].tolist()
+    for side, pair, owners in zip(sides, both.tolist(), texts, strict=True):
+        keys = list(enumerate(owners))
+        if wanted[side] and all(given[key] < PER_TEXT for key in keys):
+            wanted[side] -= 1
+            given.update(keys)
+            chosen.extend(pair)
+    return np.asarray(chosen, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Cuts Python source into the units that probe tasks ask about: tokens of code, words of comments and strings."""
+"""Cuts Python source into what probe tasks ask about: tokens of code, words of comments and strings."""
 
 import io
 import keyword
@@ -13,7 +13,7 @@ from jaxtyping import Int
 __all__ = ["UNIT_KINDS", "SourceLines", "SourceUnits", "source_units"]
 
 UNIT_KINDS = ("name", "keyword", "number", "operator", "comment", "string", "docstring", "docstring_end")
-"""What a unit can be. `comment`, `string` and `docstring` are words in those (ASCII letters, digits, underscores);
+"""What a unit can be. `comment`, `string` and `docstring` are words in those, of ASCII letters, digits, _;
 `docstring_end` is a whole docstring, of which tasks mark the end. The others are tokens of code."""
 
 _NAME, _KEYWORD, _NUMBER, _OPERATOR, _COMMENT, _STRING, _DOCSTRING, _DOCSTRING_END = range(len(UNIT_KINDS))
@@ -24,7 +24,7 @@ _INSIDE = {"(": "parentheses", "[": "square_brackets", "{": "braces"}
 # From Python 3.12 (f-strings) and 3.14 (t-strings) on, such a string is several tokens.
 _OPENING = {getattr(tokenize, name, None) for name in ("FSTRING_START", "TSTRING_START")} - {None}
 _CLOSING = {getattr(tokenize, name, None) for name in ("FSTRING_END", "TSTRING_END")} - {None}
-_UNMARKED = {tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER}
+_LAYOUT = {tokenize.INDENT, tokenize.DEDENT, tokenize.NEWLINE, tokenize.NL, tokenize.ENDMARKER}
 
 Span = tuple[int, int]
 
@@ -71,6 +71,12 @@ class _Draft:
     docstrings: dict[int, int]
     units: list[tuple[int, int, int]] = field(default_factory=list)
     spans: dict[str, list[Span]] = field(default_factory=dict)
+    depth: int = 0
+    is_block_start: bool = False
+    last: Span | None = None
+    """The last token of code."""
+    brackets: list[tuple[str, int]] = field(default_factory=list)
+    """Those that are open, and where their inside begins."""
 
     def add(self, kind: int, start: int, end: int) -> None:
         self.units.append((start, end, kind))
@@ -82,6 +88,51 @@ class _Draft:
         for match in _WORD.finditer(self.text, start, end):
             if match.group(1):
                 self.add(kind, *match.span(1))
+
+    def layout(self, kind: int) -> None:
+        """Line ends and indentation."""
+        if kind == tokenize.INDENT:
+            self.depth, self.is_block_start = self.depth + 1, True
+        elif kind == tokenize.DEDENT:
+            self.depth -= 1
+        elif kind == tokenize.NEWLINE and self.last is not None:
+            self.mark("last_in_line", *self.last)
+
+    def comment(self, start: int, end: int) -> None:
+        self.words(_COMMENT, start, end)
+        if self.text[self.text.rfind("\n", 0, start) + 1 : start].strip():
+            self.mark("inline_comment", start, end)
+
+    def code(self, kind: int, string: str, span: Span) -> None:
+        if self.is_block_start:
+            self.mark("first_in_block", *span)
+            self.is_block_start = False
+        if self.depth > 1:
+            self.mark("deep", *span)
+        self.last = span
+        if kind == tokenize.NAME:
+            self.name(string, span)
+        elif kind == tokenize.NUMBER:
+            self.add(_NUMBER, *span)
+        elif kind == tokenize.OP:
+            self.add(_OPERATOR, *span)
+            self.bracket(string, span)
+        elif kind == tokenize.STRING:
+            self.string(*span)
+
+    def name(self, string: str, span: Span) -> None:
+        self.add(_KEYWORD if keyword.iskeyword(string) else _NAME, *span)
+        if string.startswith("_") and not string.startswith("__") and string.strip("_"):
+            self.mark("private_name", *span)
+        if string.isupper() and len(string) > 1:
+            self.mark("upper_name", *span)
+
+    def bracket(self, string: str, span: Span) -> None:
+        if string in _BRACKETS:
+            self.brackets.append((string, span[1]))
+        elif self.brackets and string == _BRACKETS[self.brackets[-1][0]]:
+            opened, inside = self.brackets.pop()
+            self.mark(_INSIDE[opened], inside, span[0])
 
     def string(self, start: int, end: int) -> None:
         """A string literal; strings that `ast` knows to be docstrings are told apart."""
@@ -109,31 +160,13 @@ def source_units(text: str, lines: SourceLines, docstrings: dict[int, int]) -> S
         tokenize.TokenError, SyntaxError: it is no Python.
     """
     draft = _Draft(text, docstrings)
-    depth = 0
-    brackets: list[tuple[str, int]] = []
-    is_block_start = False
-    last: tuple[int, int] | None = None
     for kind, string, start, end in _whole_strings(text, lines):
-        if kind == tokenize.INDENT:
-            depth, is_block_start = depth + 1, True
-        elif kind == tokenize.DEDENT:
-            depth -= 1
+        if kind in _LAYOUT:
+            draft.layout(kind)
         elif kind == tokenize.COMMENT:
-            draft.words(_COMMENT, start, end)
-            if text[text.rfind("\n", 0, start) + 1 : start].strip():
-                draft.mark("inline_comment", start, end)
-        elif kind == tokenize.NEWLINE:
-            if last is not None:
-                draft.mark("last_in_line", *last)
-        elif kind not in _UNMARKED:
-            if is_block_start:
-                draft.mark("first_in_block", start, end)
-                is_block_start = False
-            if depth > 1:
-                draft.mark("deep", start, end)
-            _code_token(draft, kind, string, (start, end))
-            _track_brackets(draft, string if kind == tokenize.OP else "", (start, end), brackets)
-            last = (start, end)
+            draft.comment(start, end)
+        else:
+            draft.code(kind, string, (start, end))
     return _finished(draft)
 
 
@@ -152,29 +185,6 @@ def _whole_strings(text: str, lines: SourceLines) -> Iterator[tuple[int, str, in
                 yield tokenize.STRING, "", first, lines.of_characters(token.end)
         elif not nesting:
             yield kind, token.string, lines.of_characters(token.start), lines.of_characters(token.end)
-
-
-def _code_token(draft: _Draft, kind: int, string: str, span: Span) -> None:
-    if kind == tokenize.NAME:
-        draft.add(_KEYWORD if keyword.iskeyword(string) else _NAME, *span)
-        if string.startswith("_") and not string.startswith("__") and string.strip("_"):
-            draft.mark("private_name", *span)
-        if string.isupper() and len(string) > 1:
-            draft.mark("upper_name", *span)
-    elif kind == tokenize.NUMBER:
-        draft.add(_NUMBER, *span)
-    elif kind == tokenize.OP:
-        draft.add(_OPERATOR, *span)
-    elif kind == tokenize.STRING:
-        draft.string(*span)
-
-
-def _track_brackets(draft: _Draft, string: str, span: Span, stack: list[tuple[str, int]]) -> None:
-    if string in _BRACKETS:
-        stack.append((string, span[1]))
-    elif stack and string == _BRACKETS[stack[-1][0]]:
-        opened, inside = stack.pop()
-        draft.mark(_INSIDE[opened], inside, span[0])
 
 
 def _finished(draft: _Draft) -> SourceUnits:

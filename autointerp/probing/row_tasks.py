@@ -8,7 +8,7 @@ from autointerp.errors import CorpusError
 from autointerp.probe_records import ProbeTask, SkippedTask
 from autointerp.probing.drawing import hash_of
 from autointerp.probing.hub_rows import HubReader
-from autointerp.probing.label_rules import LabelledText, RowFault, labelled_texts
+from autointerp.probing.label_rules import LabelledText, RowFaultError, labelled_texts
 from autointerp.probing.labelled_tasks import labelled_task
 from autointerp.probing.task_examples import DrawnTask
 from autointerp.probing.task_files import RowSource, TaskFile
@@ -132,10 +132,8 @@ def _add(user: _User, row: Mapping[str, Any], coin: int) -> None:
     one.row_count += 1
     template = own.text or one.file.text
     try:
-        for text in labelled_texts(
-            row, one.file.label, template=template, source_label=own.label, coin=coin
-        ):
+        for text in labelled_texts(row, one.file.label, template=template, source_label=own.label, coin=coin):
             refuse_huge(text.text, where=one.name)
             one.texts.append(text)
-    except RowFault as fault:
+    except RowFaultError as fault:
         one.fault = f"{own.dataset}: {fault}; the data set is not as the task's definition says"

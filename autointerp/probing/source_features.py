@@ -1,4 +1,4 @@
-"""The closed lists of what a task may ask of Python source: kinds of units, features of units, facts of files."""
+"""The closed lists of what a task may ask of Python source: kinds and features of units, facts of files."""
 
 from autointerp.probing.python_units import UNIT_KINDS
 

@@ -13,10 +13,10 @@ __all__ = ["LibraryFiles", "library_files"]
 
 _CHARACTERS = 900_000
 """Source that is read in any case; about six times what is drawn from it with a vocabulary of 4096."""
-_CHARACTERS_SOUGHT = 150_000
+_CHARACTERS_SOUGHT = 200_000
 """Source that is read beyond it for each text that a task seeks."""
 _TEST_CHARACTERS = 250_000
-_LARGEST_CHARACTERS = 120_000
+_LARGEST_CHARACTERS = 50_000
 """Larger modules are left out: one of them would be much of all examples, and some are mere tables."""
 
 
@@ -68,7 +68,7 @@ def _tests(root: Path) -> tuple[tuple[Document, ...], str]:
     try:
         for document in Corpus("stdlib", StandardLibrary(root / "test")).documents():
             is_test = Path(document.name).name.startswith("test_")
-            if is_test and len(document.text) <= _LARGEST_CHARACTERS // 2:
+            if is_test and len(document.text) <= _LARGEST_CHARACTERS:
                 taken.append(document)
                 room -= len(document.text)
             if room <= 0:

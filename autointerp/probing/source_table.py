@@ -78,9 +78,7 @@ class SourceTable:
         return self.encoder.text(ids, file.document.id)
 
 
-def source_table(
-    library: Iterable[Document], tests: Iterable[Document], encoder: TextEncoder
-) -> SourceTable:
+def source_table(library: Iterable[Document], tests: Iterable[Document], encoder: TextEncoder) -> SourceTable:
     """The contexts and marks of files; each file is parsed and tokenised once.
 
     Args:
@@ -141,9 +139,7 @@ def _aligned(file: _File, units: SourceUnits, features: np.ndarray, encoder: Tex
     room = encoder.cutter.room
     whole = (last >= 0) & (file.ends[last] == ends) & (first // room == last // room)
     last = last[whole]
-    return _Marks(
-        last // room, last % room + len(encoder.first), file.encoded.ids[last], features[whole]
-    )
+    return _Marks(last // room, last % room + len(encoder.first), file.encoded.ids[last], features[whole])
 
 
 def _joined(

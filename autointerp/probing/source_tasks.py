@@ -1,4 +1,4 @@
-"""Makes the examples of tasks on Python source: one pool of contexts, in which every task marks its places."""
+"""Makes the examples of tasks on Python source: one pool of contexts, in which each task marks places."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +20,15 @@ __all__ = ["source_tasks"]
 
 _POOL_TOKENS = 131_072
 """What the subject reads for all tasks on source together: 2048 contexts of 64 tokens, 1024 of 128."""
-_SHARE = 8
-"""A rare task adds at most this part (one eighth) of the pool for its own positives."""
+_BY_NEED = 0.75
+"""Share of the pool that is chosen by what tasks lack; the rest by hash alone."""
+_FROM_TESTS = 1 / 8
+"""Share that comes from the library's own tests, which only tasks about tests use."""
+_ENOUGH = 160
+"""Pairs that every task should have before any gets more."""
+_SPARE = 1.5
+"""A task looks for so many times the pairs that it wants: not every one finds its partner in the pool."""
+_PER_DOCUMENT = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +84,7 @@ def source_tasks(
 
 
 def _candidates(table: SourceTable, labels: MarkLabels | ContextLabels, seed: int) -> Candidates:
-    return (
-        _marked(table, labels, seed) if isinstance(labels, MarkLabels) else _whole(table, labels, seed)
-    )
+    return _marked(table, labels, seed) if isinstance(labels, MarkLabels) else _whole(table, labels, seed)
 
 
 def _feature(table: SourceTable, name: str) -> Bool[np.ndarray, " mark"]:
@@ -127,30 +132,43 @@ def _whole(table: SourceTable, labels: ContextLabels, seed: int) -> Candidates:
 def _pool(
     table: SourceTable, candidates: Sequence[Candidates], *, examples: int, seed: int
 ) -> Bool[np.ndarray, " context"]:
-    """Contexts for all tasks: first some with positives of each task, the rarest first, then any, by hash."""
+    """Contexts for all tasks: most by what the tasks still need, the others by hash alone."""
     count = len(table.key)
-    limit = _POOL_TOKENS // table.encoder.options.context_length
+    limit = min(_POOL_TOKENS // table.encoder.options.context_length, count)
     order = np.argsort(mixed(table.key ^ hash_of("pool", seed), np.zeros(count, dtype=np.int64)))
+    useful = np.stack([_useful_counts(each, count) for each in candidates], axis=1)[order]
+    useful = useful.astype(np.float32)
+    from_tests = table.from_tests[order]
+    wanted = min(examples / 2, _ENOUGH) * _SPARE
+    missing = np.full(len(candidates), wanted, dtype=np.float32)
     chosen = np.zeros(count, dtype=bool)
-    positives = sorted(
-        (_positive_counts(each, count) for each in candidates), key=lambda found: int((found > 0).sum())
-    )
-    for found in positives:
-        missing = examples // 2 - int(found[chosen].sum())
-        room = min(limit - int(chosen.sum()), limit // _SHARE)
-        fresh = order[(found[order] > 0) & ~chosen[order]][: max(room, 0)]
-        reached = np.cumsum(found[fresh])
-        chosen[fresh[: int(np.searchsorted(reached, missing)) + 1 if missing > 0 else 0]] = True
-    others = order[~chosen[order]][: max(limit - int(chosen.sum()), 0)]
-    chosen[others] = True
-    return chosen
+    reserved = min(round(limit * _FROM_TESTS), int(from_tests.sum()))
+    for turn in range(round(limit * _BY_NEED)):
+        # What one more example is worth falls as a task's need is met, so that no task is starved.
+        worth = useful @ (np.maximum(missing, 0) / wanted) ** 3
+        worth[chosen | (from_tests != (turn < reserved))] = -1.0
+        best = int(np.argmax(worth))
+        chosen[best] = True
+        missing -= useful[best]
+    others = np.flatnonzero(~chosen & ~from_tests)
+    chosen[others[: limit - int(chosen.sum())]] = True
+    pool = np.zeros(count, dtype=bool)
+    pool[order[chosen]] = True
+    return pool
 
 
-def _positive_counts(candidates: Candidates, contexts: int) -> Int[np.ndarray, " context"]:
-    """Positives of every context that some negative could match, at most what a context gives to a task."""
+def _useful_counts(candidates: Candidates, contexts: int) -> Int[np.ndarray, " context"]:
+    """What every context gives to the pairs of a task: candidates whose token lacks their label more.
+
+    A pair is a positive and a negative with one token; the scarcer of the two has to be looked for.
+    """
     key = candidates.token * 2 + candidates.is_test
-    matched = candidates.label & np.isin(key, np.unique(key[~candidates.label]))
-    return np.minimum(np.bincount(candidates.text[matched], minlength=contexts), PER_TEXT)
+    size = int(key.max()) + 1 if len(key) else 1
+    positives = np.bincount(key[candidates.label], minlength=size)
+    negatives = np.bincount(key[~candidates.label], minlength=size)
+    scarce = (positives <= negatives)[key] == candidates.label
+    paired = np.minimum(positives, negatives)[key] > 0
+    return np.minimum(np.bincount(candidates.text[scarce & paired], minlength=contexts), PER_TEXT)
 
 
 def _drawn(
@@ -178,10 +196,10 @@ def _drawn(
 
 
 def _few_of_a_document(candidates: Candidates, texts: Mapping[int, ProbeText | None]) -> Candidates:
-    """Where contexts are the examples, no document gives more than eight of either label."""
+    """Where contexts are the examples, no document gives many of either label."""
     groups = [text.group if text is not None else "" for text in map(texts.get, candidates.text.tolist())]
     _, index = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
-    return candidates.take(ranks_within((candidates.label, index), candidates.order) < 8)
+    return candidates.take(ranks_within((candidates.label, index), candidates.order) < _PER_DOCUMENT)
 
 
 def _notes(files: LibraryFiles, table: SourceTable, pooled: int, unverified: int) -> tuple[str, ...]:

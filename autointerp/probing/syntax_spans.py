@@ -69,22 +69,36 @@ def syntax_spans(text: str, lines: SourceLines) -> SyntaxSpans:
     tree = ast.parse(text)
     found = SyntaxSpans(text, lines)
     _docstring(tree, found)
-    for node in _nodes(tree):
+    for node, parameters in _nodes(tree):
         if isinstance(node, ast.expr) and not isinstance(node, ast.Constant):
             found.mark("expression", node)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in parameters:
+            found.mark("parameter_read", node)
         reader = _READERS.get(type(node))
         if reader is not None:
             reader(node, found)
     return found
 
 
-def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes, parents first, but not what is inside an f-string."""
-    waiting = [tree]
-    for node in waiting:
-        yield node
-        if not isinstance(node, _OPAQUE):
-            waiting.extend(ast.iter_child_nodes(node))
+def _nodes(tree: ast.AST) -> Iterator[tuple[ast.AST, frozenset[str]]]:
+    """All nodes but those inside an f-string, parents first, with the parameters of the functions around."""
+    waiting: list[tuple[ast.AST, frozenset[str]]] = [(tree, frozenset())]
+    for node, names in waiting:
+        yield node, names
+        if isinstance(node, _OPAQUE):
+            continue
+        inside, body = names, set()
+        if isinstance(node, (*_FUNCTIONS, ast.Lambda)):
+            inside = names | {argument.arg for argument in _arguments(node.args)}
+            body = {id(part) for part in (node.body if isinstance(node.body, list) else [node.body])}
+        waiting.extend(
+            (child, inside if id(child) in body else names) for child in ast.iter_child_nodes(node)
+        )
+
+
+def _arguments(arguments: ast.arguments) -> list[ast.arg]:
+    starred = [argument for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
+    return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *starred]
 
 
 def _docstring(node: ast.Module | ast.ClassDef | _Function, found: SyntaxSpans) -> str | None:
@@ -111,15 +125,6 @@ def _function(node: _Function, found: SyntaxSpans) -> None:
     if any(isinstance(inner, (ast.Yield, ast.YieldFrom)) for inner in _own_nodes(node)):
         found.mark_body("generator", node.body)
     names = _parameters(node, found)
-    found.mark(
-        "parameter_read",
-        *(
-            inner
-            for statement in node.body
-            for inner in _nodes(statement)
-            if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load) and inner.id in names
-        ),
-    )
     documentation = _docstring(node, found)
     if documentation is not None:
         _function_docstring(node, documentation, names, found)
@@ -139,14 +144,12 @@ def _function_docstring(node: _Function, documentation: str, names: set[str], fo
 
 
 def _parameters(node: _Function, found: SyntaxSpans) -> set[str]:
-    arguments = node.args
-    listed = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-    starred = [argument for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
-    for argument in (*listed, *starred):
+    listed = _arguments(node.args)
+    for argument in listed:
         found.mark_text("parameter", found.of(argument)[0], argument.arg)
         found.mark("annotation", argument.annotation)
-    found.mark("default_value", *arguments.defaults, *arguments.kw_defaults)
-    return {argument.arg for argument in (*listed, *starred)}
+    found.mark("default_value", *node.args.defaults, *node.args.kw_defaults)
+    return {argument.arg for argument in listed}
 
 
 def _own_nodes(node: _Function) -> Iterator[ast.AST]:

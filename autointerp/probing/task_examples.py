@@ -71,9 +71,7 @@ def finished_task(
     return DrawnTask(task, drawn, read)
 
 
-def joined(
-    drawn: Iterable[DrawnTask], skipped: Sequence[SkippedTask], *, first_scored: int
-) -> ProbeData:
+def joined(drawn: Iterable[DrawnTask], skipped: Sequence[SkippedTask], *, first_scored: int) -> ProbeData:
     """All tasks over one list of texts, each text once, in the order of their ids."""
     tasks = tuple(drawn)
     by_id = {text.id: text for task in tasks for text in task.texts}

@@ -83,8 +83,10 @@ class RowSource(Section):
 
 
 class TaskFile(Section):
-    """A whole `task.toml`; `marks`, `contexts` or `rows` say where the examples come from, else they lie in
-    `examples.jsonl` beside it."""
+    """A whole `task.toml`.
+
+    `marks`, `contexts` or `rows` say where the examples come from; else they lie in `examples.jsonl` beside it.
+    """
 
     question: str = Field(min_length=1)
     label_rule: str = Field(min_length=1)

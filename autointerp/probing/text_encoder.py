@@ -1,4 +1,4 @@
-"""Turns texts into token ids with exact byte offsets, as contexts are made of them, and checks the offsets."""
+"""Turns texts into token ids with exact byte offsets, as a run makes contexts, and checks the offsets."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,8 +8,8 @@ from jaxtyping import Int
 
 from autointerp.probe_records import ProbeText
 from autointerp.probing.drawing import hash_of
-from autointerp.sampling.contexts import ContextOptions
 from autointerp.sampling.context_cutting import Cutter
+from autointerp.sampling.contexts import ContextOptions
 from autointerp.sampling.corpus import Document
 from autointerp.sampling.document_tokens import DocumentEncoder, EncodedDocument, bos_id, eos_id
 
@@ -34,8 +34,8 @@ def context_id(group: str, tokens: tuple[int, ...]) -> str:
 class TextEncoder:
     """A tokenizer with the choices that a run makes for its contexts.
 
-    Texts are cut document by document, whatever the run's packing, and stand outside the chat template: a text
-    has one group, and its marks are tokens of its own.
+    Texts are cut document by document, whatever the run's packing, and without the chat template: a text has
+    one group, and its marks are tokens of its own.
     """
 
     tokenizer: Any
