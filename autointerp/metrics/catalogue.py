@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 
+from autointerp.metrics.ablation_observations import ABLATION_METRICS
 from autointerp.metrics.downstream_loss import DOWNSTREAM
 from autointerp.metrics.explanation_metrics import METRICS as EXPLANATION_METRICS
+from autointerp.metrics.n2g import METRICS as GRAPH_METRICS
 from autointerp.metrics.reconstruction import RECONSTRUCTION
 from autointerp.metrics.refinement import REFINEMENT_METRICS
 from autointerp.records import MetricDefinition
@@ -90,6 +92,21 @@ METRICS: tuple[MetricDefinition, ...] = (
         sampled="latent",
         lowest=0.0,
         highest=1.0,
+    ),
+    MetricDefinition(
+        name="reconstruction.mean_density_of_densest",
+        title="Density of the densest",
+        meaning="Mean share of tokens on which the d_model densest latents fire (all scored tokens, position "
+        "0 included). Between L0 / latents (all alike) and L0 / d_model (none but these fire): towards the "
+        "latter the dictionary is a dense basis. The choice of latents is taken as given by the interval. "
+        f"{_GAO}, Fig. 20.",
+        unit="fraction",
+        better="neither",
+        functional="ratio",
+        sampled="document",
+        lowest=0.0,
+        highest=1.0,
+        in_summary=False,
     ),
     MetricDefinition(
         name="reconstruction.relative_bias",
@@ -183,6 +200,8 @@ METRICS: tuple[MetricDefinition, ...] = (
         sampled="document",
         in_summary=False,
     ),
+    *GRAPH_METRICS,
+    *ABLATION_METRICS,
     *REFINEMENT_METRICS,
     *EXPLANATION_METRICS,
 )
