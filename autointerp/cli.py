@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from autointerp.console import complain, print_pairs, print_rows, print_table, printable, progress, say
+from autointerp.console import complain, note, print_pairs, print_rows, print_table, printable, progress, say
 from autointerp.errors import AutointerpError
 
 __all__ = ["app", "main"]
@@ -229,6 +229,46 @@ def check_endpoint(
         say(json.dumps(rows, indent=2))
         return
     print_rows([(row["capability"], row["given"], row["evidence"]) for row in rows])
+
+
+@app.command()
+def compare(
+    run: Annotated[Path, typer.Argument(help="A: a finished run's directory.")],
+    reference: Annotated[Path, typer.Argument(help="B: the run that it is compared with.")],
+    form: Annotated[
+        Literal["table", "json", "md"], typer.Option("--format", help="What to print.")
+    ] = "table",
+    allow_other_judge: Annotated[
+        bool,
+        typer.Option(
+            "--allow-other-judge", help="Compare explanation scores of different judges all the same."
+        ),
+    ] = False,
+) -> None:
+    """Compare two finished runs: A minus B, checkpoint by checkpoint, metric by metric.
+
+    Documents and tasks are paired; scores of latents are compared as independent samples. p-values are
+    adjusted for all rows (Benjamini and Hochberg). Nothing is run again.
+    """
+    from autointerp.reporting.run_differences import (
+        compare_runs,
+        differences_json,
+        differences_markdown,
+        differences_table,
+    )
+    from autointerp.reporting.terminal import plain_table
+
+    found = compare_runs(run, reference, allow_other_judge=allow_other_judge)
+    if form == "json":
+        import json
+
+        say(json.dumps(differences_json(found), indent=2))
+    elif form == "md":
+        say(differences_markdown(found))
+    else:
+        print_table(Console(), plain_table(differences_table(found)))
+        for line in found.notes:
+            note(line)
 
 
 @app.command()

@@ -22,13 +22,18 @@ from rich.text import Text
 
 from autointerp.errors import AutointerpError
 
-__all__ = ["complain", "print_pairs", "print_rows", "print_table", "printable", "progress", "say"]
+__all__ = ["complain", "note", "print_pairs", "print_rows", "print_table", "printable", "progress", "say"]
 
 
 def complain(error: AutointerpError) -> None:
     """One line on standard error."""
     line = printable(str(error))
     _errors().print(line, style="red", markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """One line on standard error that is no failure."""
+    _errors().print(printable(text), style="dim", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class _Bars:

@@ -16,7 +16,7 @@ from autointerp.records import EvaluationReport
 from autointerp.reporting.parts import Badge, Cell, Column, Row, Table
 from autointerp.reporting.report_document import build_document
 
-__all__ = ["summary_table"]
+__all__ = ["plain_table", "summary_table"]
 
 _ARROWS = {"lower": " ↓", "higher": " ↑", "neither": ""}
 _STYLES = {"good": "bold green", "bad": "bold red", "null": "dim", "neutral": "dim"}
@@ -49,6 +49,21 @@ def summary_table(report: EvaluationReport, *, width: int = 100) -> RichTable:
     fitting = [(layout, widths) for layout, widths in measured if sum(widths) <= width]
     layout, widths = (fitting or measured[-1:])[0]
     return _rich_table(source, layout, widths, width)
+
+
+def plain_table(source: Table) -> RichTable:
+    """Any table of a report, cells with their second lines beside them; names may be folded."""
+    table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, _PADDING, 0, 0))
+    for column in source.columns:
+        table.add_column(
+            Text(column.title, "bold"),
+            justify="right" if column.is_numeric else "left",
+            overflow="fold",
+            no_wrap=column.is_numeric,
+        )
+    for row in source.rows:
+        table.add_row(*(_cell(cell, _beside) for cell in row.cells))
+    return table
 
 
 def _widths(source: Table, layout: Layout) -> list[int]:

@@ -22,10 +22,16 @@ NULL = "random dictionary 1"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The demo on a tenth of its tokens."""
+    """The demo on a tenth of its tokens, with few of its latents."""
     suite = load_suite(
         bundled_path("suites", "demo.toml"),
-        overrides=["corpus.evaluation_tokens=12000", "corpus.calibration_tokens=6000"],
+        overrides=[
+            "corpus.evaluation_tokens=12000",
+            "corpus.calibration_tokens=6000",
+            "sampling.latent_count=40",
+            "explanations.latent_count=10",
+            "estimates.resamples=400",
+        ],
     )
     out = tmp_path_factory.mktemp("demo") / "run"
     autointerp.evaluate(suite, out=out)

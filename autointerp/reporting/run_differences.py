@@ -1,0 +1,267 @@
+"""Two finished runs -> how their checkpoints differ in every metric, with p-values and what could be seen.
+
+Nothing is run again: both runs' observations are set side by side. Documents and tasks are paired (the same
+content has the same id in every run); metrics whose unit is the latent are compared as two independent
+samples, for latents of two dictionaries are not the same units.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import polars as pl
+
+from autointerp.errors import RunStoreError
+from autointerp.estimates import compare_all
+from autointerp.records import Comparison, EvaluationReport, Measured, MetricDefinition
+from autointerp.reporting import numbers
+from autointerp.reporting.json_file import read_report
+from autointerp.reporting.markdown_file import escaped
+from autointerp.reporting.parts import Cell, Column, Row, Table
+from autointerp.reporting.summary import measure_cell
+
+__all__ = ["RunDifferences", "compare_runs", "differences_json", "differences_markdown", "differences_table"]
+
+_POWER = 0.8
+_MINE, _THEIRS = "A: ", "B: "
+_COLUMNS = (
+    Column("Checkpoint"),
+    Column("Metric"),
+    Column("A − B", is_numeric=True, hint="of A's checkpoint, minus B's"),
+    Column("p, adjusted", is_numeric=True, hint="Benjamini and Hochberg over all rows"),
+    Column("Detectable", is_numeric=True, hint="smallest difference found with 80 % probability"),
+    Column("Finding"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class RunDifferences:
+    """Differences `A - B`, checkpoint by checkpoint and metric by metric."""
+
+    comparisons: Sequence[Comparison]
+    definitions: Sequence[MetricDefinition]
+    notes: Sequence[str]
+    """What is not alike in the two runs, and what was left out for it."""
+    level: float
+
+
+def compare_runs(mine: Path, theirs: Path, *, allow_other_judge: bool = False) -> RunDifferences:
+    """`A - B` of every metric that both runs have, for checkpoints of the same name.
+
+    Where either run has one checkpoint only, these two are compared whatever their names are. The p-values
+    are adjusted by Benjamini and Hochberg's procedure over all rows.
+
+    Args:
+        mine: directory of run A.
+        theirs: directory of run B, the reference.
+        allow_other_judge: whether explanation scores are compared that different judges gave.
+
+    Raises:
+        RunStoreError: a directory holds no finished run, or the two have no checkpoint in common.
+    """
+    reports = [read_report(run / "report.json" if run.is_dir() else run) for run in (mine, theirs)]
+    pairs = _pairs(*reports)
+    notes = _unlike(*reports)
+    definitions, left_out = _common_definitions(*reports, allow_other_judge=allow_other_judge)
+    observations = pl.concat(
+        [_renamed(run, side) for run, side in ((mine, _MINE), (theirs, _THEIRS))], how="vertical"
+    )
+    level = float(reports[0].suite.get("estimates", {}).get("level", 0.95))
+    seed = int(reports[0].suite.get("seed", 0))
+    named = [(_MINE + one, _THEIRS + other) for one, other in pairs]
+    # The subject's own loss is no checkpoint's.
+    of_pairs = observations.filter(pl.col("checkpoint").is_in([name for pair in named for name in pair]))
+    seen = set(of_pairs["metric"].unique())
+    definitions = [definition for definition in definitions if definition.name in seen]
+    found = compare_all(of_pairs, definitions, named, level=level, seed=seed)
+    return RunDifferences(found, definitions, (*notes, *left_out), level)
+
+
+def _pairs(mine: EvaluationReport, theirs: EvaluationReport) -> list[tuple[str, str]]:
+    names = [[each.name for each in report.checkpoints] for report in (mine, theirs)]
+    judged = [
+        [each.name for each in report.checkpoints if each.role == "checkpoint"] for report in (mine, theirs)
+    ]
+    pairs = [(name, name) for name in names[0] if name in names[1]]
+    if not any(name in judged[0] for name, _ in pairs) and len(judged[0]) == 1 == len(judged[1]):
+        pairs = [(judged[0][0], judged[1][0]), *pairs]
+    if not pairs:
+        raise RunStoreError(
+            f"have no checkpoint of the same name (A: {', '.join(judged[0])}; B: {', '.join(judged[1])})",
+            where="the two runs",
+            remedy="give checkpoints the same `name` in both suites",
+        )
+    return pairs
+
+
+def _unlike(mine: EvaluationReport, theirs: EvaluationReport) -> list[str]:
+    kinds = {
+        "subject": [report.subject.get("sha256") for report in (mine, theirs)],
+        "corpus": [report.corpus.get("fingerprint") for report in (mine, theirs)],
+        "way of cutting contexts": [report.corpus.get("contexts") for report in (mine, theirs)],
+        "version of autointerp": [report.provenance.get("autointerp_version") for report in (mine, theirs)],
+    }
+    return [f"the two runs have another {kind}" for kind, (one, other) in kinds.items() if one != other]
+
+
+def _common_definitions(
+    mine: EvaluationReport, theirs: EvaluationReport, *, allow_other_judge: bool
+) -> tuple[list[MetricDefinition], list[str]]:
+    """Metrics that mean the same in both, and why others are left out."""
+    others = {definition.name: definition for definition in theirs.definitions}
+    kept, notes = [], []
+    is_same_judge = _judge(mine) == _judge(theirs)
+    for definition in mine.definitions:
+        other = others.get(definition.name)
+        if other is None:
+            notes.append(f"{definition.name} is in A only")
+        elif definition.name.startswith("explanation.") and not is_same_judge and not allow_other_judge:
+            notes.append(
+                f"{definition.name} is left out: other judges, prompts or methods (--allow-other-judge)"
+            )
+        elif (definition.functional, dict(definition.parameters)) != (
+            other.functional,
+            dict(other.parameters),
+        ):
+            notes.append(f"{definition.name} is left out: it is estimated otherwise in B")
+        else:
+            kept.append(definition)
+    notes += [f"{name} is in B only" for name in others if name not in {d.name for d in mine.definitions}]
+    return kept, notes
+
+
+def _judge(report: EvaluationReport) -> Mapping[str, Any]:
+    return {key: report.explanations.get(key) for key in ("methods", "models", "prompts")}
+
+
+def _renamed(run: Path, side: str) -> pl.DataFrame:
+    folder = (run if run.is_dir() else run.parent) / "observations"
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        raise RunStoreError("there are no observations", where=folder, remedy="give the run's directory")
+    try:
+        frame = pl.concat([pl.read_parquet(file) for file in files])
+        return frame.with_columns(checkpoint=side + pl.col("checkpoint"))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise RunStoreError(f"cannot be read ({type(error).__name__})", where=folder) from None
+
+
+# ---- showing them -----------------------------------------------------------------------------------
+
+
+def detectable(comparison: Comparison) -> float | None:
+    """The smallest true difference that a test at this level finds with 80 % probability.
+
+    (z_level + z_power) standard errors, the error read off the interval's width.
+    """
+    if not isinstance(comparison.outcome, Measured):
+        return None
+    estimate = comparison.outcome.estimate
+    z = NormalDist().inv_cdf((1 + estimate.level) / 2)
+    error = (estimate.high - estimate.low) / (2 * z)
+    return (z + NormalDist().inv_cdf(_POWER)) * error if error > 0 else None
+
+
+def differences_table(found: RunDifferences) -> Table:
+    """All rows, as a table of a report."""
+    titles = {definition.name: definition for definition in found.definitions}
+    rows = []
+    for each in found.comparisons:
+        definition = titles[each.metric]
+        least = detectable(each)
+        rows.append(
+            Row(
+                (
+                    Cell(_words(each), sort=each.checkpoint),
+                    Cell(definition.title, sort=definition.title, detail=definition.unit, hint=each.metric),
+                    _difference(each),
+                    _p_value(each),
+                    Cell("—", kind="missing")
+                    if least is None
+                    else Cell(f"{least:.2g}", sort=least, kind="number"),
+                    Cell(_finding(each, definition, level=found.level)),
+                )
+            )
+        )
+    return Table("differences", "A minus B", _COLUMNS, tuple(rows))
+
+
+def _words(comparison: Comparison) -> str:
+    one, other = comparison.checkpoint.removeprefix(_MINE), comparison.reference.removeprefix(_THEIRS)
+    return one if one == other else f"{one} − {other}"
+
+
+def _difference(comparison: Comparison) -> Cell:
+    if not isinstance(comparison.outcome, Measured):
+        return measure_cell(comparison.outcome)
+    estimate = comparison.outcome.estimate
+    decimals = numbers.decimals_for(estimate.low, estimate.high)
+    interval = numbers.interval(estimate.low, estimate.high, decimals=decimals, show_sign=True)
+    return Cell(
+        numbers.signed(estimate.value, decimals),
+        sort=estimate.value,
+        kind="number",
+        detail=interval,
+        hint=f"{estimate.method}, n = {numbers.count(estimate.n)} ({estimate.sampled})",
+    )
+
+
+def _p_value(comparison: Comparison) -> Cell:
+    p = comparison.adjusted_p_value
+    return Cell("—", kind="missing") if p is None else Cell(numbers.p_value(p), sort=p, kind="number")
+
+
+def _finding(comparison: Comparison, definition: MetricDefinition, *, level: float) -> str:
+    p = comparison.adjusted_p_value
+    if not isinstance(comparison.outcome, Measured):
+        return comparison.outcome.status
+    if p is None or p > 1 - level:
+        return "cannot tell"
+    if definition.better == "neither":
+        return "differs"
+    return "better" if (comparison.outcome.estimate.value > 0) == (definition.better == "higher") else "worse"
+
+
+def differences_json(found: RunDifferences) -> dict[str, Any]:
+    """The same for programs; keys without a value are left out."""
+    titles = {definition.name: definition for definition in found.definitions}
+    rows = []
+    for each in found.comparisons:
+        row: dict[str, Any] = {
+            "checkpoint": each.checkpoint.removeprefix(_MINE),
+            "reference": each.reference.removeprefix(_THEIRS),
+            "metric": each.metric,
+            "status": each.outcome.status,
+            "finding": _finding(each, titles[each.metric], level=found.level),
+        }
+        if isinstance(each.outcome, Measured):
+            estimate = each.outcome.estimate
+            row |= {"value": estimate.value, "ci_low": estimate.low, "ci_high": estimate.high}
+            row |= {"ci_level": estimate.level, "ci_method": estimate.method, "n": estimate.n}
+            row |= {"sampled": estimate.sampled}
+        else:
+            row["reason"] = each.outcome.reason
+        optional = {
+            "p_value": each.p_value,
+            "adjusted_p_value": each.adjusted_p_value,
+            "minimum_detectable_difference": detectable(each),
+        }
+        rows.append(row | {key: value for key, value in optional.items() if value is not None})
+    return {
+        "schema_version": 1,
+        "differences": rows,
+        "notes": list(found.notes),
+        "adjustment": "Benjamini-Hochberg",
+    }
+
+
+def differences_markdown(found: RunDifferences) -> str:
+    """The same as a Markdown table."""
+    table = differences_table(found)
+    lines = [f"| {' | '.join(column.title for column in table.columns)} |", "|---" * len(table.columns) + "|"]
+    for row in table.rows:
+        cells = [escaped(" ".join(part for part in (cell.text, cell.detail) if part)) for cell in row.cells]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *(f"- {escaped(note)}" for note in found.notes), ""])
