@@ -1,0 +1,325 @@
+"""Some tokens of the evaluated text -> what ablating one active latent of each dictionary does there."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from autointerp.errors import BadInputError
+from autointerp.evaluation.inputs import Measurable
+from autointerp.evaluation.steps import read_calibration
+from autointerp.evaluation.studies.ablation_effects import AblationEffects, Ablator
+from autointerp.evaluation.studies.ablation_places import DrawnPlaces, PlaceGroup, draw_places, groups
+from autointerp.evaluation.studies.ablation_rows import (
+    Subtractions,
+    channel_subtractions,
+    latent_subtractions,
+    random_subtractions,
+)
+from autointerp.evaluation.studies.study import Studied
+from autointerp.evaluation.work import Work
+from autointerp.metrics.ablation_observations import ABLATION_METRICS, READINGS, ablation_observations
+from autointerp.records import OBSERVATION_SCHEMA, MetricDefinition
+from autointerp.sampling.document_sums import failed_observations
+from autointerp.sampling.readings import Checkpoint
+from autointerp.subject.continued_pass import KeptContexts, Starts
+
+__all__ = ["ABLATION", "AblationStudy"]
+
+_KINDS = ("latent", "random", "channel")
+_NOT_FINITE = "the logits are not finite"
+
+
+class AblationStudy:
+    """The family `ablation`: one latent at a time, one token at a time.
+
+    Cost: one pass over the contexts that were drawn from, shared by all; and of each token and dictionary two
+    continuations of T positions, see `subject.continued_pass`.
+    """
+
+    family = "ablation"
+    title = "ablating latents"
+
+    @property
+    def metrics(self) -> Sequence[MetricDefinition]:
+        """All that it observes."""
+        return ABLATION_METRICS
+
+    @torch.no_grad()
+    def observe(self, work: Work, entries: Sequence[Measurable]) -> Studied:
+        """Observations of every dictionary, ablated tokens as units, documents as clusters.
+
+        The tokens are the same for all dictionaries. What is done is kept by group of contexts.
+        """
+        settings = work.suite.ablation
+        if not entries:
+            return Studied(pl.DataFrame(schema=OBSERVATION_SCHEMA))
+        drawn = draw_places(
+            work.chunks("evaluation", work.suite.corpus.evaluation_tokens),
+            samples=settings.samples,
+            horizon=settings.horizon,
+            seed=work.suite.seed,
+        )
+        if not drawn.places:
+            return Studied(_nothing(entries, settings.horizon))
+        run = _Run(work, entries)
+        frames = []
+        with work.progress.step(self.title, total=len(drawn.places), unit="token") as advance:
+            for group in groups(drawn.places):
+                frames.append(run.readings(group))
+                advance(len(group.places))
+        readings = pl.concat(frames)
+        return Studied(ablation_observations(readings), _facts(work, drawn, run))
+
+
+ABLATION = AblationStudy()
+
+
+def _nothing(entries: Sequence[Measurable], horizon: int) -> pl.DataFrame:
+    reason = f"no context of the evaluated text has a token with {horizon - 1} after it"
+    names = [metric.name for metric in ABLATION_METRICS]
+    return pl.concat(
+        [
+            failed_observations(entry.summary.name, names, unit="all", reason=reason, status="undefined")
+            for entry in entries
+        ]
+    )
+
+
+def _facts(work: Work, drawn: DrawnPlaces, run: "_Run") -> dict[str, Any]:
+    settings = work.suite.ablation
+    return {
+        "sample_count": len(drawn.places),
+        "document_count": len({place.document for place in drawn.places}),
+        "eligible_token_count": drawn.eligible_count,
+        "too_late_token_count": drawn.scored_count - drawn.eligible_count,
+        "horizon": settings.horizon,
+        "subtract_from": settings.subtract_from,
+        "precision": str(work.subject.dtype).removeprefix("torch."),
+        "whole_contexts": run.whole_contexts(),
+    }
+
+
+class _Run:
+    """What all groups of one run have in common."""
+
+    def __init__(self, work: Work, entries: Sequence[Measurable]) -> None:
+        self._work, self._entries = work, entries
+        self._settings, self._seed = work.suite.ablation, work.suite.seed
+        self._sites = sorted({entry.checkpoint.site for entry in entries})
+        every = sorted({site for entry in entries for site in entry.checkpoint.sites})
+        self._ablator = Ablator(work.subject, every, horizon=self._settings.horizon)
+        self._means = {site: read_calibration(work.store, site).mean for site in self._sites}
+
+    def whole_contexts(self) -> dict[str, str]:
+        """By site, why whole contexts were run again and again instead of a few positions."""
+        found = self._ablator.passes.why_whole
+        return {site: found[site] for site in self._sites if found.get(site)}
+
+    def readings(self, group: PlaceGroup) -> pl.DataFrame:
+        """READINGS of all dictionaries at the places of a group, from the store where they are whole."""
+        store = self._work.store
+        units = "\n".join(place.unit for place in group.places)
+        key = f"ablation/{hashlib.sha256(units.encode()).hexdigest()[:16]}"
+        if not (store.has(key) and not (store.read(key)["status"] == "failed").any()):
+            frame = self._measured(group)
+            for entry in self._entries:
+                entry.check_unchanged()
+            store.write(key, frame)
+        return store.read(key)
+
+    def _measured(self, group: PlaceGroup) -> pl.DataFrame:
+        kept = self._ablator.passes.keep(group.tokens, group.mask)
+        measure = self._in_activations if self._settings.subtract_from == "activation" else self._in_answers
+        frames = [frame for site in self._sites for frame in measure(kept, group, site)]
+        return pl.concat([pl.DataFrame(schema=READINGS), *frames])
+
+    # ---- what is subtracted from what ---------------------------------------------------------------
+
+    def _in_activations(self, kept: KeptContexts, group: PlaceGroup, site: str) -> list[pl.DataFrame]:
+        """All dictionaries of a site at once: they take away from the same activations."""
+        found: dict[str, list[Subtractions]] = {}
+        frames = []
+        for entry in self._at(site):
+            name = entry.summary.name
+            frames += _guarded(
+                [name], group, lambda e=entry, n=name: found.update({n: self._own(e, kept, group)}) or []
+            )
+        if found:
+            found[""] = [self._channels(kept, group, site)]
+            frames += _guarded(
+                [name for name in found if name], group, lambda: self._rows(kept, group, site, found)
+            )
+        return frames
+
+    def _in_answers(self, kept: KeptContexts, group: PlaceGroup, site: str) -> list[pl.DataFrame]:
+        """One dictionary after the other: each takes away from its own reconstruction."""
+        frames = []
+        for entry in self._at(site):
+            name = entry.summary.name
+
+            def measure(entry: Measurable = entry, name: str = name) -> list[pl.DataFrame]:
+                answer = _reconstruction(entry.checkpoint, kept, group)
+                answering = self._ablator.passes.keep(group.tokens, group.mask, put=(site, answer))
+                found = {
+                    name: self._own(entry, kept, group),
+                    "": [self._channels(answering, group, site)],
+                }
+                return self._rows(answering, group, site, found)
+
+            frames += _guarded([name], group, measure)
+        return frames
+
+    def _at(self, site: str) -> list[Measurable]:
+        return [entry for entry in self._entries if entry.checkpoint.site == site]
+
+    def _own(self, entry: Measurable, kept: KeptContexts, group: PlaceGroup) -> list[Subtractions]:
+        x = _standing(kept, entry.checkpoint.reads, group)
+        latents = latent_subtractions(entry.checkpoint, x, group, seed=self._seed)
+        directions = group.directions(latents.vectors.shape[1], seed=self._seed)
+        return [latents, random_subtractions(latents, directions)]
+
+    def _channels(self, kept: KeptContexts, group: PlaceGroup, site: str) -> Subtractions:
+        return channel_subtractions(_standing(kept, site, group), self._means[site], group, seed=self._seed)
+
+    # ---- what that does -----------------------------------------------------------------------------
+
+    def _rows(
+        self,
+        kept: KeptContexts,
+        group: PlaceGroup,
+        site: str,
+        found: Mapping[str, Sequence[Subtractions]],
+    ) -> list[pl.DataFrame]:
+        """Run all subtractions, rows of one place side by side; those of no name are everybody's."""
+        owned = [(name, each) for name, several in found.items() for each in several]
+        usable = np.array([[not lack for lack in each.lacking] for _, each in owned]).T
+        place, which = (torch.from_numpy(index) for index in np.nonzero(usable))
+        effects = None
+        if len(place):
+            device = kept.activations[site].device
+            vectors = torch.stack([each.vectors.to(device) for _, each in owned], dim=1)
+            starts = Starts(group.context[place], group.position[place])
+            own = vectors[place.to(device), which.to(device)]
+            effects = self._ablator.effects(kept, site, starts, own)
+        no_direct = self._ablator.no_direct_path(site)
+        frames = []
+        for number, (name, each) in enumerate(owned):
+            frame = _frame(group, each, effects, (which == number).numpy(), no_direct)
+            names = [name] if name else [other for other in found if other]
+            frames += [_named(frame, other) for other in names]
+        return frames
+
+
+def _standing(kept: KeptContexts, site: str, group: PlaceGroup) -> Float[Tensor, "row width"]:
+    return Starts(group.context, group.position).of(kept.activations[site], 1)[:, 0]
+
+
+def _reconstruction(
+    checkpoint: Checkpoint, kept: KeptContexts, group: PlaceGroup
+) -> Float[Tensor, "batch position width"]:
+    """What the dictionary answers at every token; on padding what stands there."""
+    x = kept.activations[checkpoint.reads]
+    answer = kept.activations[checkpoint.site].clone()
+    mask = group.mask.to(x.device)
+    found = checkpoint.sae.reconstruct_sparse(x[mask].to(checkpoint.sae.encoder_bias))[0]
+    answer[mask.to(answer.device)] = found.to(answer)
+    return answer
+
+
+def _guarded(
+    names: Sequence[str], group: PlaceGroup, measure: Callable[[], list[pl.DataFrame]]
+) -> list[pl.DataFrame]:
+    """What `measure` gives, or failed rows of some dictionaries at all places.
+
+    Raises:
+        BadInputError: the run as a whole cannot go on.
+    """
+    try:
+        return measure()
+    except BadInputError:
+        raise
+    except Exception as error:  # whatever a dictionary can raise is a row, not the end of the run
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    columns = {
+        "unit": [place.unit for place in group.places],
+        "cluster": [place.document for place in group.places],
+    }
+    failed = pl.DataFrame(columns).with_columns(status=pl.lit("failed"), reason=pl.lit(reason))
+    frames = [failed.with_columns(kind=pl.lit(kind)) for kind in _KINDS]
+    return [_named(_whole(frame), name) for frame in frames for name in names]
+
+
+def _frame(
+    group: PlaceGroup,
+    subtracted: Subtractions,
+    effects: AblationEffects | None,
+    is_own: np.ndarray,
+    no_direct: str,
+) -> pl.DataFrame:
+    """READINGS of one kind at all places; `is_own`: which rows of the effects are these."""
+    columns: dict[str, Any] = {
+        "kind": [subtracted.kind] * len(group.places),
+        "unit": [place.unit for place in group.places],
+        "cluster": [place.document for place in group.places],
+        "index": [None if index < 0 else int(index) for index in subtracted.index],
+        "weight": subtracted.weight,
+        "status": ["undefined" if lack else "measured" for lack in subtracted.lacking],
+        "reason": list(subtracted.lacking),
+        "not_direct": [no_direct] * len(group.places),
+    }
+    there = [place for place, lack in enumerate(subtracted.lacking) if not lack]
+    if effects is not None and there:
+        columns |= {
+            name: _spread(values, there, len(group.places))
+            for name, values in _effect_columns(effects, is_own).items()
+        }
+    frame = _whole(pl.DataFrame(columns, schema_overrides=_overrides(columns)))
+    is_finite = pl.col("absolute").list.sum().is_finite() & pl.col("kl").list.sum().is_finite()
+    is_bad = (pl.col("status") == "measured") & ~is_finite.fill_null(value=False)
+    return frame.with_columns(
+        status=pl.when(is_bad).then(pl.lit("failed")).otherwise("status"),
+        reason=pl.when(is_bad).then(pl.lit(_NOT_FINITE)).otherwise("reason"),
+    )
+
+
+def _effect_columns(effects: AblationEffects, is_own: np.ndarray) -> dict[str, list[Any]]:
+    count = int(is_own.sum())
+    columns: dict[str, list[Any]] = {
+        "vocabulary_size": [effects.vocabulary_size] * count,
+        "absolute": effects.total.absolute[is_own].tolist(),
+        "squared": effects.total.squared[is_own].tolist(),
+        "kl": effects.kl[is_own].tolist(),
+    }
+    for name, part in (("direct", effects.direct), ("mediated", effects.mediated)):
+        if part is not None:
+            columns[f"{name}_absolute"] = part.absolute[is_own, 0].tolist()
+            columns[f"{name}_squared"] = part.squared[is_own, 0].tolist()
+    return columns
+
+
+def _spread(values: Sequence[Any], places: Sequence[int], count: int) -> list[Any]:
+    """By place; None where nothing was ablated."""
+    spread: list[Any] = [None] * count
+    for place, value in zip(places, values, strict=True):
+        spread[place] = value
+    return spread
+
+
+def _overrides(columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: kind for name, kind in READINGS.items() if name in columns}
+
+
+def _whole(frame: pl.DataFrame) -> pl.DataFrame:
+    """With all columns of READINGS, null where there is nothing."""
+    missing = [pl.lit(None, dtype=kind).alias(name) for name, kind in READINGS.items() if name not in frame]
+    return frame.with_columns(missing).select(list(READINGS)).cast(READINGS)
+
+
+def _named(frame: pl.DataFrame, checkpoint: str) -> pl.DataFrame:
+    return frame.with_columns(checkpoint=pl.lit(checkpoint, dtype=pl.String))
