@@ -1,6 +1,7 @@
 """Reads rows of data sets through the optional package `datasets`, or from a file that the user put there."""
 
 import csv
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ _LOADERS = ("json", "csv", "parquet", "text")
 """What `datasets` reads files of anywhere with; of those no commit is known."""
 _LIBRARY = "stdlib"
 _BY_HAND = "by-hand"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _PASSAGE_CHARACTERS = 400
 _LARGEST_FIELD = 2**20
 
@@ -54,13 +56,14 @@ class InstalledDatasets:
         Raises:
             CorpusError: the hub cannot be asked.
         """
-        if source.revision is not None or source.dataset in (*_LOADERS, _LIBRARY, _BY_HAND):
-            return source.revision or ""
+        asked = source.revision
+        if source.dataset in (*_LOADERS, _LIBRARY, _BY_HAND) or (asked and _COMMIT.fullmatch(asked)):
+            return asked or ""
         _loader(source)
         from huggingface_hub import HfApi
 
         try:
-            return HfApi().dataset_info(source.dataset, timeout=20).sha or ""
+            return HfApi().dataset_info(source.dataset, revision=asked, timeout=20).sha or ""
         except (OSError, ValueError, RuntimeError) as error:  # no network, offline, no such data set
             raise _unreadable(source, error) from error
 

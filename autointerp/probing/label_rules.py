@@ -53,11 +53,11 @@ class LabelRule(Section):
     """How the label of a row is made."""
 
     rule: Literal["equals", "above", "source", "choice", "order", "base64", "phrase"]
-    """`equals`: the column is one of `values`. `above`: it is more than `threshold`. `source`: by where the row
-    is from. `choice`: a coin shows the right answer (1) or one of the wrong ones (0) as `{answer}`. `order`: of
-    two texts, of which the first column's is right, a coin says which stands as `{first}`; 1 if the right
-    one. `base64`: a coin encodes the column's text (1) or leaves it (0). `phrase`: the second of two words
-    right after the first (1), or either without the other (0)."""
+    """`equals`: the column is one of `values`. `above`: it is more than `threshold`. `source`: by where a row
+    is from. `choice`: a coin shows the right answer (1) or one of the wrong ones (0) as `{answer}`.
+    `order`: of two texts, of which the first column's is right, a coin says which stands as `{first}`; 1
+    if the right one. `base64`: a coin encodes the column's text (1) or leaves it (0). `phrase`: the second
+    of two words right after the first (1), or either without the other (0)."""
     column: str | None = None
     values: tuple[Value, ...] = ()
     negatives: tuple[Value, ...] = ()
@@ -190,7 +190,7 @@ def _right_ones(row: Mapping[str, Any], rule: LabelRule, answers: list[Any]) -> 
         known = list(field_of(row, str(rule.keys)))
     elif rule.correct_is == "text":
         known = answers
-    return {place for place, key in enumerate(known) if str(key) == str(told)}
+    return {place for place, key in enumerate(known) if str(key).strip() == str(told).strip()}
 
 
 def _order(row: Mapping[str, Any], rule: LabelRule, _label: bool | None, coin: int) -> _Made:

@@ -71,9 +71,9 @@ class RowSource(Section):
     config: str | None = None
     split: str = "train"
     data_files: str | None = None
-    """Address of a file, for data that lie outside the hub."""
+    """A file: its address outside the hub, or a pattern of files in the data set."""
     revision: str | None = None
-    """Commit; None pins the newest one when the task is used, and says which that was."""
+    """Commit, or a branch: its newest commit is pinned when the task is used. None: the main branch."""
     limit: int = Field(default=20_000, ge=1, le=10_000_000)
     """So many rows are read, the first ones."""
     text: str | None = None
@@ -85,7 +85,7 @@ class RowSource(Section):
 class TaskFile(Section):
     """A whole `task.toml`.
 
-    `marks`, `contexts` or `rows` say where the examples come from; else they lie in `examples.jsonl` beside it.
+    `marks`, `contexts` or `rows` say where examples are from; else they lie in `examples.jsonl` beside it.
     """
 
     question: str = Field(min_length=1)
