@@ -13,8 +13,9 @@ from autointerp.evaluation.sampling import spill_plan
 from autointerp.evaluation.work import Work, told
 from autointerp.metrics.calibration import calibrate
 from autointerp.metrics.catalogue import families
+from autointerp.metrics.density_spectrum import MEAN_DENSITY_OF_DENSEST, densest_observations
 from autointerp.metrics.reconstruction import DEAD_FRACTION, dead_observations, latent_densities
-from autointerp.records import observation_frame
+from autointerp.records import OBSERVATION_SCHEMA, observation_frame
 from autointerp.sampling.activation_pass import (
     ActivationPass,
     PassCost,
@@ -164,20 +165,43 @@ def _observations(
     documents = read_tokens(work.store, cost.chunk_names)
     firing = read_firing_totals(work.store, cost.chunk_names)
     failed = observed.filter((pl.col("metric") == DEAD_FRACTION) & (pl.col("status") == "failed"))
-    whole = {
-        entry.summary.name: entry.summary.latent_count
+    whole = [
+        entry
         for entry in measurables
         if entry.summary.name not in failed["checkpoint"] and entry.summary.name not in skipped
-    }
+    ]
+    latent_counts = {entry.summary.name: entry.summary.latent_count for entry in whole}
+    densities = latent_densities(firing, documents, latent_counts)
     return pl.concat(
         [
             observed,
-            dead_observations(firing, documents, whole),
-            _density_observations(latent_densities(firing, documents, whole), documents),
+            dead_observations(firing, documents, latent_counts),
+            _density_observations(densities, documents),
+            _densest(work, whole, cost, densities, documents),
             # What fired in the chunks before a dictionary failed says nothing of all tokens.
             failed.with_columns(metric=pl.lit(DENSITY)),
         ]
     )
+
+
+def _densest(
+    work: Work,
+    entries: Sequence[Measurable],
+    cost: PassCost,
+    densities: pl.DataFrame,
+    documents: pl.DataFrame,
+) -> pl.DataFrame:
+    """Of the densest latents by document, which only kept firings tell."""
+    if not work.suite.sampling.enabled:
+        reason = "how often a latent fires in each document is known only where sampling is enabled"
+        names = [entry.summary.name for entry in entries]
+        rows = [
+            failed_observations(name, [MEAN_DENSITY_OF_DENSEST], unit="all", reason=reason, status="skipped")
+            for name in names
+        ]
+        return pl.concat([pl.DataFrame(schema=OBSERVATION_SCHEMA), *rows])
+    widths = {entry.summary.name: entry.checkpoint.sae.d_out for entry in entries}
+    return densest_observations(work.store, cost.chunk_names, densities, documents, widths)
 
 
 def _density_observations(densities: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:

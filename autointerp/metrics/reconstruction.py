@@ -41,6 +41,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from autointerp.metrics.density_spectrum import MEAN_DENSITY_OF_DENSEST
 from autointerp.records import OBSERVATION_SCHEMA, observation_frame
 from autointerp.sampling.document_sums import DocumentSums, Terms
 from autointerp.sampling.readings import BatchReconstruction, Need, SiteReading, TokenTable
@@ -59,6 +60,7 @@ _PREFIX = "reconstruction."
 DEAD_FRACTION = _PREFIX + "dead_fraction"
 _BY_POSITION = frozenset({_PREFIX + "normalized_mse", _PREFIX + "normalized_mse_raw"})
 _NO_PASS: frozenset[Need] = frozenset()
+_AFTER_THE_PASS = frozenset({DEAD_FRACTION, MEAN_DENSITY_OF_DENSEST})
 
 
 def reconstruction_terms(batch: BatchReconstruction) -> dict[str, Terms]:
@@ -97,7 +99,11 @@ def normalized_mse_terms(reading: SiteReading, x_hat: Float[Tensor, "token d_mod
 
 
 class ReconstructionFamily:
-    """All metrics of this module; `dead_fraction` is observed at the end, by `dead_observations`."""
+    """All metrics of this module, and two that are observed at the end, when all firings are counted.
+
+    These are `dead_fraction`, by `dead_observations`, and `mean_density_of_densest`, by
+    `density_spectrum.densest_observations`.
+    """
 
     metrics: ClassVar[Mapping[str, frozenset[Need]]] = MappingProxyType(
         {
@@ -109,12 +115,13 @@ class ReconstructionFamily:
             _PREFIX + "relative_bias": _NO_PASS,
             _PREFIX + "norm_ratio": _NO_PASS,
             DEAD_FRACTION: _NO_PASS,
+            MEAN_DENSITY_OF_DENSEST: _NO_PASS,
         }
     )
 
     def start(self, checkpoint: str, documents: Sequence[str], wanted: frozenset[str]) -> "_ChunkState":
         """Sums at zero."""
-        return _ChunkState(checkpoint, documents, sorted(wanted - {DEAD_FRACTION}))
+        return _ChunkState(checkpoint, documents, sorted(wanted - _AFTER_THE_PASS))
 
 
 RECONSTRUCTION = ReconstructionFamily()

@@ -18,7 +18,7 @@ from autointerp.evaluation.studies.refining import REFINING
 from autointerp.evaluation.work import Clock, Work
 from autointerp.metrics.catalogue import definition
 from autointerp.progress import SILENT
-from autointerp.records import Failed, Measured, Undefined
+from autointerp.records import Failed, Measured, Skipped, Undefined
 from autointerp.run_store import MemoryStore
 from autointerp.sampling.corpus import document_of
 from autointerp.testing.planted_autoencoder import (
@@ -240,3 +240,9 @@ def test_without_dictionaries_there_is_nothing_to_say() -> None:
     found = REFINING.observe(work, [])
     assert found.observations.height == 0
     assert found.facts == {}
+
+
+def test_without_kept_firings_the_densest_latents_are_skipped_with_the_reason() -> None:
+    outcome = value(passed_run()[1], "reconstruction.mean_density_of_densest", "planted")
+    assert isinstance(outcome, Skipped)
+    assert "sampling" in outcome.reason

@@ -1,6 +1,7 @@
 """Laws that hold for every metric of the catalogue; one that stands in none of the sets below fails.
 
-Metrics of explanations are made from predictions, not from activations: test_every_score.py has their laws.
+These are the metrics of the pass over the text. Those of explanations are made from predictions:
+test_every_score.py has their laws. Families with steps of their own have theirs in tests/evaluation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,9 @@ from autointerp.estimates import FUNCTIONALS, estimate
 from autointerp.metrics.calibration import calibrate, own_space_mean
 from autointerp.metrics.catalogue import FAMILIES, METRICS, definition, definitions, families
 from autointerp.metrics.compute_equivalent import with_curve
+from autointerp.metrics.density_spectrum import MEAN_DENSITY_OF_DENSEST, densest_observations
 from autointerp.metrics.downstream_loss import COMPUTE_EQUIVALENT
-from autointerp.metrics.reconstruction import dead_observations
+from autointerp.metrics.reconstruction import DEAD_FRACTION, dead_observations, latent_densities
 from autointerp.records import Estimate, Measured, MetricDefinition, Undefined
 from autointerp.run_store import MemoryStore
 from autointerp.sampling.activation_pass import (
@@ -32,6 +34,7 @@ from autointerp.sampling.activation_pass import (
 )
 from autointerp.sampling.contexts import CorpusChunk
 from autointerp.sampling.readings import Checkpoint, SiteCalibration
+from autointerp.sampling.spill import SpillPlan
 from autointerp.subject.subject_model import SubjectModel
 from autointerp.testing.planted_autoencoder import (
     constant_autoencoder,
@@ -42,7 +45,7 @@ from autointerp.testing.tiny_subject import tiny_subject
 from autointerp.testing.token_chunks import BOS, random_chunk, random_documents
 
 SITE = "blocks.1.hook_resid_post"
-NAMES = [metric.name for metric in METRICS if metric.name.partition(".")[0] != "explanation"]
+NAMES = [metric.name for metric in METRICS if metric.name.partition(".")[0] in FAMILIES]
 
 PERFECT_SCORES: Mapping[str, float] = {
     "reconstruction.normalized_mse": 0.0,
@@ -58,7 +61,12 @@ PERFECT_SCORES: Mapping[str, float] = {
     "downstream.fraction_recovered_mean": 1.0,
 }
 """What a dictionary that returns its input scores, to rounding."""
-WITHOUT_PERFECT_SCORE = {"reconstruction.l0", "reconstruction.dead_fraction", CLEAN_LOSS}
+WITHOUT_PERFECT_SCORE = {
+    "reconstruction.l0",
+    "reconstruction.dead_fraction",
+    "reconstruction.mean_density_of_densest",
+    CLEAN_LOSS,
+}
 """Perfection says nothing of these."""
 
 SCORES_OF_THE_RAW_MEAN: Mapping[str, float] = {
@@ -67,6 +75,7 @@ SCORES_OF_THE_RAW_MEAN: Mapping[str, float] = {
     "downstream.fraction_recovered_mean": 0.0,
     "reconstruction.l0": 0.0,
     "reconstruction.dead_fraction": 1.0,
+    "reconstruction.mean_density_of_densest": 0.0,
 }
 """What always answering the calibration mean scores."""
 SCORES_OF_THE_UNIT_MEAN: Mapping[str, float] = {"reconstruction.normalized_mse": 1.0}
@@ -97,6 +106,7 @@ WORSE_WITH_NOISE = {
 WORSE_WITH_SILENT_LATENTS = {"reconstruction.dead_fraction"}
 WITHOUT_DIRECTION = {
     "reconstruction.l0",
+    "reconstruction.mean_density_of_densest",
     "reconstruction.relative_bias",
     "reconstruction.norm_ratio",
     CLEAN_LOSS,
@@ -170,11 +180,15 @@ def observed(
 ) -> pl.DataFrame:
     store = MemoryStore()
     placed = [Checkpoint(name, sae.to(dtype=dtype), SITE) for name, sae in dictionaries.items()]
-    run = ActivationPass(subject(dtype), placed, families(FAMILIES), calibration(dtype))
+    spill = SpillPlan() if any(chunk.batches for chunk in chunks) else None
+    run = ActivationPass(subject(dtype), placed, families(FAMILIES), calibration(dtype), spill=spill)
     names = run.run(chunks, store).chunk_names
     counts = {name: sae.latent_count for name, sae in dictionaries.items()}
-    dead = dead_observations(read_firing_totals(store, names), read_tokens(store, names), counts)
-    return pl.concat([read_observations(store, names), dead])
+    firing, tokens = read_firing_totals(store, names), read_tokens(store, names)
+    widths = {name: sae.d_out for name, sae in dictionaries.items()}
+    densities = latent_densities(firing, tokens, counts)
+    densest = densest_observations(store, names, densities, tokens, widths)
+    return pl.concat([read_observations(store, names), dead_observations(firing, tokens, counts), densest])
 
 
 def score(frame: pl.DataFrame, name: str, checkpoint: str) -> Estimate:
@@ -332,6 +346,7 @@ def test_one_token_documents_have_no_loss_and_no_headline() -> None:
     """At position 0 there is nothing but the document's only token, and nothing follows it."""
     single = random_chunk({"a": [5], "b": [7]}, prepend_bos=False)
     frame = observed({"planted": planted()}, [single])
-    headline = frame.filter((pl.col("slice") == "{}") & (pl.col("metric") != "reconstruction.dead_fraction"))
+    of_all_tokens = [DEAD_FRACTION, MEAN_DENSITY_OF_DENSEST]
+    headline = frame.filter((pl.col("slice") == "{}") & ~pl.col("metric").is_in(of_all_tokens))
     assert headline.height == 0
     assert set(frame["slice"]) == {"{}", '{"position":"0"}'}
