@@ -108,16 +108,20 @@ def evaluate(
 def report(
     run: Annotated[Path, typer.Argument(help="A run directory, or its report.json.")],
     form: Annotated[
-        Literal["html", "json", "md", "csv"], typer.Option("--format", help="What to write.")
+        Literal["html", "json", "md", "csv", "parquet", "model-card", "neuronpedia"],
+        typer.Option("--format", help="What to write."),
     ] = "html",
     out: Annotated[
         Path | None, typer.Option("--out", help="Where to; default: beside the run's report.")
     ] = None,
+    without_text: Annotated[
+        bool, typer.Option("--without-text", help="Leave out explanations and all that quotes the corpus.")
+    ] = False,
 ) -> None:
     """Write a finished run's report again, in any format; nothing is recomputed."""
     from autointerp.reporting.rewrite import rewrite_report
 
-    say(str(rewrite_report(run, form=form, out=out)))
+    say(str(rewrite_report(run, form=form, out=out, without_text=without_text)))
 
 
 @app.command()

@@ -34,7 +34,8 @@ _COLUMNS = (
 _ADD_LLM = (
     "autointerp evaluate SUITE.toml --out RUN \\\n"
     "    --set llm.base_url=http://localhost:8000/v1 --set llm.model=NAME    # any OpenAI-compatible server\n"
-    "OPENAI_API_KEY=... autointerp evaluate SUITE.toml --out RUN --set llm.model=gpt-4o-mini --budget-tokens 2000000"
+    "OPENAI_API_KEY=... autointerp evaluate SUITE.toml --out RUN \\\n"
+    "    --set llm.model=gpt-4o-mini --budget-tokens 2000000"
 )
 
 

@@ -1,7 +1,8 @@
 """A finished run's directory -> its report in another format; nothing is recomputed."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -13,27 +14,43 @@ from autointerp.reporting.explanation_rows import explained_rows
 from autointerp.reporting.html_file import report_html
 from autointerp.reporting.json_file import read_report, report_json
 from autointerp.reporting.markdown_file import report_markdown
+from autointerp.reporting.model_card import model_card
+from autointerp.reporting.neuronpedia_file import neuronpedia_lines
+from autointerp.reporting.parquet_files import write_parquet_tables
 
-__all__ = ["rewrite_report"]
+__all__ = ["ReportForm", "rewrite_report"]
+
+ReportForm = Literal["html", "json", "md", "csv", "parquet", "model-card", "neuronpedia"]
+_WITH_EXPLANATIONS = ("html", "parquet", "neuronpedia")
+_NAMES = {"parquet": "tables", "model-card": "model-card.md", "neuronpedia": "explanations.neuronpedia.jsonl"}
 
 
-def rewrite_report(run: Path, *, form: Literal["html", "json", "md", "csv"], out: Path | None = None) -> Path:
+def rewrite_report(
+    run: Path, *, form: ReportForm, out: Path | None = None, without_text: bool = False
+) -> Path:
     """Write the report of a run directory (or of a bare report.json) and say where.
 
     Args:
         run: the directory, or its report.json; without the directory's observations, html lacks the
             charts that are drawn from them.
         form: what to write.
-        out: where to; default `report.<form>` beside the run's report.json.
+        out: where to; default `report.<form>` beside the run's report.json (`tables/`, `model-card.md`,
+            `explanations.neuronpedia.jsonl`).
+        without_text: leaves out all that quotes the corpus or explains a latent, for corpora that may not
+            leave the house.
 
     Raises:
         BadInputError: there is no readable report, or the target cannot be written.
     """
     source = run / "report.json" if run.is_dir() else run
     report = read_report(source)
-    target = out or source.with_name(f"report.{form}")
-    text = _text(report, form, source.parent / "observations")
+    target = out or source.with_name(_NAMES.get(form, f"report.{form}"))
+    explained = [] if without_text or form not in _WITH_EXPLANATIONS else explained_rows(source.parent)
+    text = "" if form == "parquet" else _text(report, form, source.parent / "observations", explained)
     try:
+        if form == "parquet":
+            write_parquet_tables(report, explained, target)
+            return target
         _write(target, text.encode())
     except OSError as error:
         raise RunStoreError(
@@ -50,10 +67,15 @@ def _write(target: Path, content: bytes) -> None:
         write_atomically(target.resolve(), content)  # a link stays one
 
 
-def _text(report: EvaluationReport, form: str, observations: Path) -> str:
+def _text(
+    report: EvaluationReport, form: str, observations: Path, explained: Sequence[Mapping[str, Any]]
+) -> str:
     if form == "html":
-        return report_html(report, _observations(observations), explained_rows(observations.parent))
-    return {"json": report_json, "md": report_markdown, "csv": report_csv}[form](report)
+        return report_html(report, _observations(observations), explained)
+    if form == "neuronpedia":
+        return neuronpedia_lines(report, explained)
+    plain = {"json": report_json, "md": report_markdown, "csv": report_csv, "model-card": model_card}
+    return plain[form](report)
 
 
 def _observations(folder: Path) -> pl.DataFrame | None:
