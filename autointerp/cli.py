@@ -107,6 +107,10 @@ def evaluate(
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="A run directory, or its report.json.")],
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(help="What others published, shown beside (html): SAEBench JSON, delphi folders."),
+    ] = None,
     form: Annotated[
         Literal["html", "json", "md", "csv", "parquet", "model-card", "neuronpedia"],
         typer.Option("--format", help="What to write."),
@@ -121,7 +125,7 @@ def report(
     """Write a finished run's report again, in any format; nothing is recomputed."""
     from autointerp.reporting.rewrite import rewrite_report
 
-    say(str(rewrite_report(run, form=form, out=out, without_text=without_text)))
+    say(str(rewrite_report(run, form=form, out=out, results=results or (), without_text=without_text)))
 
 
 @app.command()

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from autointerp.records import EvaluationReport
 from autointerp.reporting.chart_data import alternative, chart_table
 from autointerp.reporting.charts import vega_lite_specs
+from autointerp.reporting.imported.result import ImportedResult
 from autointerp.reporting.json_file import report_json
 from autointerp.reporting.parts import ReportDocument
 from autointerp.reporting.report_document import build_document
@@ -32,9 +33,12 @@ def report_html(
     report: EvaluationReport,
     observations: pl.DataFrame | None = None,
     explained: Sequence[Mapping[str, Any]] = (),
+    imported: Sequence[ImportedResult] = (),
 ) -> str:
     """The page of a run; its text is a function of its arguments alone."""
-    return document_html(build_document(report, observations, explained), report_text=report_json(report))
+    return document_html(
+        build_document(report, observations, explained, imported), report_text=report_json(report)
+    )
 
 
 def document_html(document: ReportDocument, *, report_text: str) -> str:

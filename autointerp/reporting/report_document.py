@@ -7,11 +7,18 @@ import polars as pl
 
 from autointerp.records import EvaluationReport
 from autointerp.reporting import background, numbers, sections
+from autointerp.reporting.ablation import ablation_sections
 from autointerp.reporting.chart_data import charts_of
 from autointerp.reporting.coverage import coverage_sections
 from autointerp.reporting.explanations import explanation_sections
 from autointerp.reporting.failures import failure_lines
+from autointerp.reporting.imported.result import ImportedResult
+from autointerp.reporting.imported_section import imported_sections
+from autointerp.reporting.layers import layer_sections
 from autointerp.reporting.parts import Callout, ReportDocument, Section
+from autointerp.reporting.refinement import refinement_sections
+from autointerp.reporting.scaling import scaling_sections
+from autointerp.reporting.spectrum import spectrum_sections
 from autointerp.reporting.summary import subject_facts, summary_section
 
 __all__ = ["build_document"]
@@ -21,14 +28,16 @@ def build_document(
     report: EvaluationReport,
     observations: pl.DataFrame | None = None,
     explained: Sequence[Mapping[str, Any]] = (),
+    imported: Sequence[ImportedResult] = (),
 ) -> ReportDocument:
     """The document of a run.
 
     Args:
         report: what the run found.
         observations: rows as in `OBSERVATION_SCHEMA`; only those of `reconstruction.latent_density` are used,
-            for the histograms, which are left out without them.
+            for histograms and the spectrum, which are left out without them.
         explained: rows of the run's scores.jsonl, for some explanations to be shown.
+        imported: what others published, shown beside.
 
     Returns:
         Sections in reading order, numbers already in words and digits; the same for every way of drawing it.
@@ -42,7 +51,13 @@ def build_document(
             summary_section(report),
             *coverage_sections(report),
             *explanation_sections(report, explained),
+            *ablation_sections(report),
+            *refinement_sections(report),
+            *imported_sections(report, imported),
             sections.charts_section(charts),
+            *spectrum_sections(report, observations),
+            *layer_sections(report),
+            *scaling_sections(report),
             sections.missing_section(report),
             sections.comparisons_section(report),
             sections.results_section(report),

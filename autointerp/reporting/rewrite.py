@@ -12,6 +12,7 @@ from autointerp.records import EvaluationReport
 from autointerp.reporting.csv_file import report_csv
 from autointerp.reporting.explanation_rows import explained_rows
 from autointerp.reporting.html_file import report_html
+from autointerp.reporting.imported import read_results
 from autointerp.reporting.json_file import read_report, report_json
 from autointerp.reporting.markdown_file import report_markdown
 from autointerp.reporting.model_card import model_card
@@ -26,7 +27,12 @@ _NAMES = {"parquet": "tables", "model-card": "model-card.md", "neuronpedia": "ex
 
 
 def rewrite_report(
-    run: Path, *, form: ReportForm, out: Path | None = None, without_text: bool = False
+    run: Path,
+    *,
+    form: ReportForm,
+    out: Path | None = None,
+    results: Sequence[Path] = (),
+    without_text: bool = False,
 ) -> Path:
     """Write the report of a run directory (or of a bare report.json) and say where.
 
@@ -36,6 +42,7 @@ def rewrite_report(
         form: what to write.
         out: where to; default `report.<form>` beside the run's report.json (`tables/`, `model-card.md`,
             `explanations.neuronpedia.jsonl`).
+        results: files and folders that others published, shown beside in html.
         without_text: leaves out all that quotes the corpus or explains a latent, for corpora that may not
             leave the house.
 
@@ -46,7 +53,14 @@ def rewrite_report(
     report = read_report(source)
     target = out or source.with_name(_NAMES.get(form, f"report.{form}"))
     explained = [] if without_text or form not in _WITH_EXPLANATIONS else explained_rows(source.parent)
-    text = "" if form == "parquet" else _text(report, form, source.parent / "observations", explained)
+    imported = read_results(results)
+    if imported and form != "html":
+        raise RunStoreError("results of others are shown in html only", where=f"--format {form}")
+    text = ""
+    if form == "html":
+        text = report_html(report, _observations(source.parent / "observations"), explained, imported)
+    elif form != "parquet":
+        text = _text(report, form, explained)
     try:
         if form == "parquet":
             write_parquet_tables(report, explained, target)
@@ -67,11 +81,7 @@ def _write(target: Path, content: bytes) -> None:
         write_atomically(target.resolve(), content)  # a link stays one
 
 
-def _text(
-    report: EvaluationReport, form: str, observations: Path, explained: Sequence[Mapping[str, Any]]
-) -> str:
-    if form == "html":
-        return report_html(report, _observations(observations), explained)
+def _text(report: EvaluationReport, form: str, explained: Sequence[Mapping[str, Any]]) -> str:
     if form == "neuronpedia":
         return neuronpedia_lines(report, explained)
     plain = {"json": report_json, "md": report_markdown, "csv": report_csv, "model-card": model_card}
