@@ -1,4 +1,4 @@
-"""A latent's graph: paths of tokens, read backwards from where it fires, as a trie; its walk and its JSON form."""
+"""A latent's graph: paths of tokens, backwards from where it fires, as a trie; its walk, its JSON form."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -3,7 +3,8 @@
 Of each activation a on a token at the end of its text:
 
 1. the suffix is lengthened token by token until the latent's strength there is at least `suffix_share` of a;
-   the whole text, at most `prefix_tokens` of it, if that is never reached, with a as its strength;
+   the whole text, if that is never reached, with a as its strength. An activation that needs more than
+   `prefix_tokens` gives no path: it would fit that one text alone, and cost as much as hundreds of others;
 2. with one filler put before the suffix the strength must stay at `suffix_share` of a, or the path gets a
    start mark: the text must begin there;
 3. each token of the suffix in turn is replaced by a filler: saliency = 1 - strength / that of the suffix. A
@@ -17,6 +18,7 @@ longest match. Ours differs in what stands for a token that is the filler itself
 unimportant: the next filler.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -63,6 +65,11 @@ class GraphExample:
     activation: float
     """Not 0; of a negative one the strength is its size."""
 
+    @property
+    def owner(self) -> tuple[str, int]:
+        """Whose it is."""
+        return self.dictionary, self.latent
+
 
 @dataclass(frozen=True)
 class BuiltGraph:
@@ -71,7 +78,7 @@ class BuiltGraph:
     graph: Graph
     examples: int
     unreached: int
-    """Activations whose share no suffix reached: the path is as long as it may be."""
+    """Activations whose share no suffix reached; those with more text than `prefix_tokens` have no path."""
 
 
 class _Suffix(NamedTuple):
@@ -98,30 +105,34 @@ def build_graphs(
     """
     if len(set(options.fillers)) <= options.filler_count:
         raise ValueError(f"needs more than {options.filler_count} different fillers, got {options.fillers}")
-    suffixes = _minimal_suffixes(examples, strengths, options)
+    found = _minimal_suffixes(examples, strengths, options)
+    suffixes = [suffix for suffix in found if suffix is not None]
     needs_start = _needs_start(suffixes, strengths, options)
     salient = _salient(suffixes, strengths, options)
     paths: dict[tuple[str, int], list[Path]] = {}
-    unreached: dict[tuple[str, int], int] = {}
     for suffix, mark, important in zip(suffixes, needs_start, salient, strict=True):
         tokens = zip(suffix.tokens, important, strict=True)
         backwards = tuple(token if stays else ANY for token, stays in tokens)[::-1]
-        key = (suffix.example.dictionary, suffix.example.latent)
-        paths.setdefault(key, []).append(Path(backwards, bool(mark), suffix.strength))
-        unreached[key] = unreached.get(key, 0) + (not suffix.is_reached)
+        paths.setdefault(suffix.example.owner, []).append(Path(backwards, bool(mark), suffix.strength))
+    counts = Counter(example.owner for example in examples)
+    unreached = Counter(
+        example.owner
+        for example, suffix in zip(examples, found, strict=True)
+        if suffix is None or not suffix.is_reached
+    )
     return {
-        key: BuiltGraph(graph_of(own, match=options.match), len(own), unreached[key])
-        for key, own in paths.items()
+        owner: BuiltGraph(graph_of(paths.get(owner, ()), match=options.match), count, unreached[owner])
+        for owner, count in counts.items()
     }
 
 
 def _minimal_suffixes(
     examples: Sequence[GraphExample], strengths: Strengths, options: GraphOptions
-) -> list[_Suffix]:
+) -> list[_Suffix | None]:
     """By example; shorter suffixes are tried first, of all examples together."""
     if any(example.activation == 0 or not example.tokens for example in examples):
         raise ValueError("an example without tokens or activation")
-    found: dict[int, _Suffix] = {}
+    found: dict[int, _Suffix | None] = {}
     tried = 0
     while len(found) < len(examples):
         still = [place for place in range(len(examples)) if place not in found]
@@ -141,12 +152,18 @@ def _minimal_suffixes(
             example = examples[place]
             if place not in found and strength >= options.suffix_share * abs(example.activation):
                 found[place] = _Suffix(example, example.tokens[-length:], strength, is_reached=True)
-        for place in still:
-            example = examples[place]
-            longest = example.tokens[-options.prefix_tokens :]
-            if place not in found and tried >= len(longest):
-                found[place] = _Suffix(example, longest, abs(example.activation), is_reached=False)
+        found |= {
+            place: _unreached(examples[place], options)
+            for place in still
+            if place not in found and tried >= min(len(examples[place].tokens), options.prefix_tokens)
+        }
     return [found[place] for place in range(len(examples))]
+
+
+def _unreached(example: GraphExample, options: GraphOptions) -> _Suffix | None:
+    if len(example.tokens) > options.prefix_tokens:
+        return None
+    return _Suffix(example, example.tokens, abs(example.activation), is_reached=False)
 
 
 def _ask(example: GraphExample, fragment: tuple[int, ...], share: float) -> Ask:
@@ -156,7 +173,7 @@ def _ask(example: GraphExample, fragment: tuple[int, ...], share: float) -> Ask:
 
 def _needs_start(suffixes: Sequence[_Suffix], strengths: Strengths, options: GraphOptions) -> list[bool]:
     asked = [(place, filler) for place in range(len(suffixes)) for filler in options.fillers_of(None)]
-    share = options.suffix_share if options.filler_count == 1 else 0.0  # of a mean all terms are needed
+    share = options.suffix_share if options.filler_count == 1 else 0.0  # of a mean, all terms are needed
     asks = [
         _ask(suffixes[place].example, (filler, *suffixes[place].tokens), share) for place, filler in asked
     ]
@@ -201,4 +218,6 @@ def _salient(
 def _means(asked: Sequence[tuple[int, int]], values: np.ndarray, count: int) -> np.ndarray:
     """Mean value by the first of each pair."""
     owner = np.array([place for place, _ in asked], dtype=np.int64)
+    if not count:
+        return np.zeros(0)
     return np.bincount(owner, weights=values, minlength=count) / np.bincount(owner, minlength=count)

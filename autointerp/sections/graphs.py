@@ -45,8 +45,9 @@ class GraphSection(Section):
     """Whether what stands before the text in every context (BOS, a chat template's head) stands before
     fragments, too. The paper's code runs them bare, which dictionaries that were trained with BOS never saw:
     the first token's activation is unlike all others."""
-    prefix_tokens: int = Field(default=64, ge=1)
-    """How far back a path can reach, in tokens; 64 is the length of the paper's contexts."""
+    prefix_tokens: int = Field(default=16, ge=1)
+    """How far back a path can reach, in tokens. An activation that needs more gives no path. The paper has
+    its contexts' 64; on the embedded suite 16 changes no score by .001 and takes a fifth of the time."""
     reconstruction: Literal["none", "first", "all"] | tuple[str, ...] = "none"
     """Of which checkpoints all latents are simulated and their reconstruction is put into the subject
     (section 4.4): `first` of the suite, `all`, or those named."""

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -212,8 +212,3 @@ def graphs_of(frame: pl.DataFrame, checkpoint: str) -> dict[int, Graph]:
         latent: Graph.from_json(json.loads(data))[0]
         for latent, data in own.select("latent", "data").iter_rows()
     }
-
-
-def with_fewer_paths(setting: GraphSetting, **changes: Any) -> GraphSetting:
-    """The setting with other options."""
-    return replace(setting, options=replace(setting.options, **changes))

@@ -15,7 +15,7 @@ from autointerp.sampling.latents.spilled import Spilled, document_sides
 from autointerp.sampling.samplers.sampler import SPLITS, SplitName
 from autointerp.sampling.spill import context_key
 
-__all__ = ["SideText", "expected", "fired", "open_spill", "side_text"]
+__all__ = ["SideText", "expected", "fired", "narrowed", "open_spill", "side_text"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,3 +113,15 @@ def fired(side: SideText, spilled: Spilled, name: str, latents: Sequence[int] | 
     names = ("latent", "row", "position", "value")
     frame = pl.DataFrame(dict(zip(names, columns, strict=True)))
     return frame.join(side.frame.select("row", "context"), on="row").select(*PLACE_SCHEMA)
+
+
+def narrowed(side: SideText, contexts: pl.DataFrame) -> SideText | None:
+    """Some contexts of it alone; None where there is none of them.
+
+    Args:
+        side: the text.
+        contexts: `chunk` and `row`; those of other chunks are passed over. Their order does not matter.
+    """
+    wanted = contexts.filter(chunk=side.chunk).select("row")
+    frame = side.frame.join(wanted, on="row", how="semi", maintain_order="left")
+    return _side_text(side.chunk, frame) if frame.height else None

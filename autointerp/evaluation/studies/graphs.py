@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -9,13 +10,22 @@ import polars as pl
 from autointerp.evaluation.explanations.step import drawn
 from autointerp.evaluation.inputs import Measurable
 from autointerp.evaluation.studies.graph_building import GraphSetting, built, graph_setting, graphs_of
+from autointerp.evaluation.studies.graph_reconstruction import BASELINES, reconstruction
 from autointerp.evaluation.studies.graph_text import expected, fired, open_spill, side_text
 from autointerp.evaluation.studies.study import Studied, guarded
 from autointerp.evaluation.work import Work
 from autointerp.explaining.graph_trie import Graph
 from autointerp.explaining.graph_walk import MergedGraphs
 from autointerp.explaining.neuron_to_graph import GraphExample
-from autointerp.metrics.n2g import METRICS, SCORES, GraphScore, ScoredLatent, graph_observations
+from autointerp.metrics.n2g import (
+    KL,
+    METRICS,
+    RECONSTRUCTION,
+    SCORES,
+    GraphScore,
+    ScoredLatent,
+    graph_observations,
+)
 from autointerp.metrics.n2g_tallies import GraphTallies, borrowers
 from autointerp.records import OBSERVATION_SCHEMA, MetricDefinition
 from autointerp.run_store import RunStore
@@ -73,10 +83,14 @@ class GraphStudy:
         graphs = built(work, entries, examples, setting, key="n2g/graphs")
         work.store.write_table("latents/graphs.parquet", graphs)
         frames = [
-            guarded(own.entry.summary.name, SCORES, lambda own=own: _scored(work, spilled, own, graphs))
+            guarded(own.entry.summary.name, SCORES, partial(_scored, work, spilled, own, graphs))
             for own in chosen
         ]
-        return Studied(_joined(frames), _facts(work, setting, graphs))
+        simulated: dict[str, Any] = {}
+        for entry in entries:
+            observe = partial(_reconstructed, work, spilled, entry, entries, setting, simulated)
+            frames.append(guarded(entry.summary.name, (RECONSTRUCTION, KL), observe))
+        return Studied(_joined(frames), _facts(work, setting, graphs, simulated))
 
 
 GRAPHS_STUDY = GraphStudy()
@@ -101,7 +115,7 @@ def _chosen(work: Work, latents: pl.DataFrame, entry: Measurable) -> _Chosen:
 def _examples(
     tables: Mapping[str, pl.DataFrame], own: _Chosen, count: int
 ) -> Iterator[tuple[tuple[str, int], Sequence[GraphExample]]]:
-    """Random firings of each latent in explain text, with the text before them; those without are left out."""
+    """Random firings of each latent in explain text, with the text before; those without are left out."""
     name = own.entry.summary.name
     wanted = pl.col("latent").is_in(pl.Series(own.latents, dtype=pl.UInt32).implode())
     rows = (
@@ -152,6 +166,26 @@ def _scores(work: Work, spilled: Spilled, own: _Chosen, graphs: pl.DataFrame) ->
     return _joined([*frames, _without_graph(own, graphs)])
 
 
+def _reconstructed(
+    work: Work,
+    spilled: Spilled,
+    entry: Measurable,
+    entries: Sequence[Measurable],
+    setting: GraphSetting,
+    simulated: dict[str, Any],
+) -> pl.DataFrame:
+    """Of the dictionaries that the suite names; others are skipped. `simulated` is told of what was done."""
+    name, choice = entry.summary.name, work.suite.graphs.reconstruction
+    first = next((each for each in entries if each.summary.role == "checkpoint"), None)
+    is_named = name in choice if isinstance(choice, tuple) else choice == "all"
+    if is_named or (choice == "first" and entry is first):
+        observations, simulated[name] = reconstruction(work, spilled, entry, setting)
+        return observations
+    words = f"those of {', '.join(choice)}" if isinstance(choice, tuple) else repr(choice)
+    reason = f"all of its latents would have to be simulated; graphs.reconstruction is {words}"
+    return _all_skipped(name, (RECONSTRUCTION, KL), reason)
+
+
 def _tallies(work: Work, latents: Mapping[int, Graph | int]) -> GraphTallies:
     section = work.suite.graphs
     return GraphTallies(
@@ -174,7 +208,9 @@ def _without_graph(own: _Chosen, graphs: pl.DataFrame) -> pl.DataFrame:
     return graph_observations([(own.scored(latent), score) for latent in lacking])
 
 
-def _facts(work: Work, setting: GraphSetting, graphs: pl.DataFrame) -> dict[str, Any]:
+def _facts(
+    work: Work, setting: GraphSetting, graphs: pl.DataFrame, simulated: Mapping[str, Any]
+) -> dict[str, Any]:
     section = work.suite.graphs
     counts = graphs.group_by("checkpoint", maintain_order=True).agg(
         graphs=(pl.col("status") == "built").sum(),
@@ -194,4 +230,5 @@ def _facts(work: Work, setting: GraphSetting, graphs: pl.DataFrame) -> dict[str,
             "fire_threshold": section.fire_threshold,
         },
         "checkpoints": counts.to_dicts(),
+        "reconstruction": {"baselines": BASELINES, "checkpoints": dict(simulated)},
     }
