@@ -10,6 +10,7 @@ import torch
 
 from autointerp.config import Suite
 from autointerp.estimates import compare_all, estimate_all
+from autointerp.estimates.scaling_fits import scaling_facts
 from autointerp.evaluation.explanations import Explained
 from autointerp.evaluation.explanations.plan import publishable_llm
 from autointerp.evaluation.inputs import Measurable, context_options
@@ -19,7 +20,7 @@ from autointerp.evaluation.work import Work
 from autointerp.metrics.catalogue import definitions
 from autointerp.metrics.compute_equivalent import clean_loss, with_curve
 from autointerp.provenance import provenance
-from autointerp.records import EvaluationReport, LatentCoverage, MetricDefinition
+from autointerp.records import EvaluationReport, LatentCoverage, MetricDefinition, MetricResult
 from autointerp.sampling.activation_pass import CLEAN_LOSS, SUBJECT, PassCost, read_tokens
 from autointerp.sampling.contexts import describe_contexts
 from autointerp.subject.subject_model import SubjectModel
@@ -70,9 +71,16 @@ def report_of(
             "thread_count": torch.get_num_threads(),
         },
         explanations=explained.facts if explained else {},
-        studies={family: found.facts for family, found in (studied or {}).items()},
+        studies={family: found.facts for family, found in (studied or {}).items()}
+        | _scaling(results, findings),
         coverage=() if coverage is None else tuple(LatentCoverage(**row) for row in coverage.to_dicts()),
     )
+
+
+def _scaling(results: Sequence[MetricResult], findings: Findings) -> dict[str, Any]:
+    """How quality scales, where checkpoints differ in width and sparsity: it is of the results alone."""
+    facts = scaling_facts(results, [entry.summary for entry in findings.measurables])
+    return {"scaling": facts} if facts else {}
 
 
 def _of_explanations(explained: Explained | None) -> list[MetricDefinition]:

@@ -200,7 +200,7 @@ def _densest(
             for name in names
         ]
         return pl.concat([pl.DataFrame(schema=OBSERVATION_SCHEMA), *rows])
-    widths = {entry.summary.name: entry.checkpoint.sae.d_out for entry in entries}
+    widths = {entry.summary.name: entry.summary.d_model for entry in entries}
     return densest_observations(work.store, cost.chunk_names, densities, documents, widths)
 
 

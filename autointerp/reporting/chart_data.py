@@ -45,7 +45,8 @@ def charts_of(report: EvaluationReport, observations: pl.DataFrame | None) -> tu
     found = (
         _trade_off(report, NORMALIZED_MSE, "sparsity-reconstruction", "Sparsity against reconstruction"),
         _trade_off(report, DELTA_CE, "sparsity-loss", "Sparsity against the loss it costs the model"),
-        _over_positions(report, NORMALIZED_MSE),
+        _over_positions(report, NORMALIZED_MSE, "positions"),
+        _over_positions(report, DELTA_CE, "positions-loss"),
         None if observations is None else density_histogram(report, observations),
     )
     return tuple(chart for chart in found if chart is not None)
@@ -112,7 +113,7 @@ def _point(checkpoint: CheckpointSummary, x: Estimate, y: Estimate, *, series: s
     )
 
 
-def _over_positions(report: EvaluationReport, metric: str) -> LineChart | None:
+def _over_positions(report: EvaluationReport, metric: str, name: str) -> LineChart | None:
     definition = _definition(report, metric)
     nulls = {c.name for c in report.checkpoints if c.role == "null"}
     found = [
@@ -126,7 +127,7 @@ def _over_positions(report: EvaluationReport, metric: str) -> LineChart | None:
     if definition is None or len(order) < 2:
         return None
     return LineChart(
-        name="positions",
+        name=name,
         title=f"{definition.title} by position",
         caption="Positions counted from the start of the context. The headline number leaves out position 0.",
         x=Axis("Position of the token in its context"),

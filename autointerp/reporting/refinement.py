@@ -1,0 +1,107 @@
+"""EvaluationReport -> the section on refined activations: what the encoder's amounts lose, and to where."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from autointerp.records import EvaluationReport
+from autointerp.reporting import numbers
+from autointerp.reporting.chart_data import series_of
+from autointerp.reporting.comparison import headline
+from autointerp.reporting.parts import Axis, Cell, ChartPoint, Column, Part, Row, ScatterChart, Section, Table
+from autointerp.reporting.summary import headline_outcomes, measure_cell, summary_rows_order
+
+__all__ = ["refinement_sections"]
+
+_SHRINKAGE, _GAIN = "refinement.shrinkage", "refinement.gain_normalized_mse"
+_COLUMNS = (
+    ("refinement.normalized_mse", "Refined MSE"),
+    (_GAIN, "gained"),
+    ("refinement.delta_ce_nats", "Refined delta CE"),
+    ("refinement.gain_delta_ce_nats", "gained"),
+    (_SHRINKAGE, "Refined over original"),
+    ("refinement.moved", "Moved"),
+    ("refinement.zeroed_fraction", "Zeroed"),
+    ("refinement.unsolved_fraction", "Not fully refined"),
+)
+
+
+def refinement_sections(report: EvaluationReport) -> tuple[Section, ...]:
+    """The section, or none where nothing was refined."""
+    facts = report.studies.get("refinement")
+    if not facts:
+        return ()
+    parts: list[Part] = [_table(report)]
+    chart = _chart(report)
+    if chart is not None:
+        parts.append(chart)
+    return (
+        Section(
+            name="refinement",
+            title="What would better amounts gain?",
+            lead="The latents that fire stay, their values become those that fit best (not below 0 where "
+            "the dictionary's never are; decoder frozen). What is gained is lost by the encoder's amounts, "
+            "what is left by its choice of latents and by the dictionary. Refined over original is above 1 "
+            f"where values were too small. On the first {_count(facts)} tokens of the evaluated text; gains "
+            "are before less after on the same tokens.",
+            parts=tuple(parts),
+        ),
+    )
+
+
+def _count(facts: Mapping[str, Any]) -> str:
+    tokens = facts.get("token_count")
+    return numbers.count(tokens) if isinstance(tokens, int) else "?"
+
+
+def _table(report: EvaluationReport) -> Table:
+    definitions = {definition.name: definition for definition in report.definitions}
+    columns = [Column("Checkpoint")]
+    for metric, title in _COLUMNS:
+        found = definitions.get(metric)
+        unit, hint = (found.unit, found.meaning) if found else ("", "")
+        columns.append(Column(title, unit, "neither", hint, is_numeric=True))
+    outcomes = headline_outcomes(report)
+    rows = tuple(
+        Row(
+            (
+                Cell(checkpoint.name, sort=checkpoint.name, detail=checkpoint.architecture),
+                *(measure_cell(outcomes.get((checkpoint.name, metric))) for metric, _ in _COLUMNS),
+            ),
+            is_null=checkpoint.role == "null",
+        )
+        for checkpoint in summary_rows_order(report)
+    )
+    return Table("refinement", "Refined activations", tuple(columns), rows)
+
+
+def _chart(report: EvaluationReport) -> ScatterChart | None:
+    values = headline(report)
+    shown = [c for c in report.checkpoints if (c.name, _SHRINKAGE) in values and (c.name, _GAIN) in values]
+    if not shown:
+        return None
+    several = len({checkpoint.site for checkpoint in shown}) > 1
+    points = []
+    for checkpoint in shown:
+        x, y = values[checkpoint.name, _SHRINKAGE], values[checkpoint.name, _GAIN]
+        points.append(
+            ChartPoint(
+                label=checkpoint.name,
+                series=series_of(checkpoint, with_site=several),
+                x=x.value,
+                x_low=x.low,
+                x_high=x.high,
+                y=y.value,
+                y_low=y.low,
+                y_high=y.high,
+                is_null=checkpoint.role == "null",
+            )
+        )
+    return ScatterChart(
+        name="refinement-shift",
+        title="Shrinkage and what it costs",
+        caption="At 1 across, values are as large as they should be, further right they are too small. Up: "
+        "the normalised MSE that the best values would save.",
+        x=Axis("Refined over original value (ratio)"),
+        y=Axis("Normalised MSE gained (ratio)", "linear", "lower"),
+        points=tuple(points),
+    )
