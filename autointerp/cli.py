@@ -246,6 +246,13 @@ def compare(
     form: Annotated[
         Literal["table", "json", "md"], typer.Option("--format", help="What to print.")
     ] = "table",
+    latents: Annotated[
+        bool,
+        typer.Option(
+            "--latents",
+            help="Also match the latents of both: kept, lost, gained, split. Needs the checkpoints.",
+        ),
+    ] = False,
     allow_other_judge: Annotated[
         bool,
         typer.Option(
@@ -267,14 +274,24 @@ def compare(
     from autointerp.reporting.terminal import plain_table
 
     found = compare_runs(run, reference, allow_other_judge=allow_other_judge)
+    matched = []
+    if latents:
+        from autointerp.evaluation.matching import match_runs, matching_json, matching_lines
+
+        _find_own_modules()
+        with progress() as bars:
+            matched = matching_json(match_runs(run, reference, found.pairs, progress=bars))
     if form == "json":
         import json
 
-        say(json.dumps(differences_json(found), indent=2))
+        say(json.dumps(differences_json(found) | ({"latents": matched} if latents else {}), indent=2))
     elif form == "md":
         say(differences_markdown(found))
+        say("\n".join(f"- {printable(line)}" for line in matching_lines(matched)) if matched else "")
     else:
         print_table(Console(), plain_table(differences_table(found)))
+        for line in matching_lines(matched) if matched else ():
+            say(printable(line))
         for line in found.notes:
             note(line)
 

@@ -25,6 +25,7 @@ from autointerp.evaluation.inputs import (
     placed_all,
     with_demo_curve,
 )
+from autointerp.evaluation.matching import write_matches
 from autointerp.evaluation.sampling import refuse_absent_latents, sample_latents
 from autointerp.evaluation.statistics import report_of
 from autointerp.evaluation.steps import DENSITY, Findings, measure
@@ -125,6 +126,9 @@ def _measured(work: Work, entries: Sequence[Measurable]) -> EvaluationReport:
     if work.suite.sampling.enabled:
         with work.clock.step("sampling latents"):
             coverage = sample_latents(work, findings.measurables, findings.cost, findings.without_firings)
+            if isinstance(work.store, RunStore):
+                kept = [e for e in findings.measurables if e.summary.name not in findings.without_firings]
+                write_matches(work.store, kept)
     studied = run_studies(work, STUDIES, findings.measurables, findings.without_firings)
     explained = _explained(work, findings)
     found = [each.observations for each in [*studied.values(), *([explained] if explained else [])]]

@@ -45,6 +45,8 @@ class RunDifferences:
     notes: Sequence[str]
     """What is not alike in the two runs, and what was left out for it."""
     level: float
+    pairs: Sequence[tuple[str, str]] = ()
+    """Names of the checkpoints that were compared, nulls left out."""
 
 
 def compare_runs(mine: Path, theirs: Path, *, allow_other_judge: bool = False) -> RunDifferences:
@@ -76,7 +78,9 @@ def compare_runs(mine: Path, theirs: Path, *, allow_other_judge: bool = False) -
     seen = set(of_pairs["metric"].unique())
     definitions = [definition for definition in definitions if definition.name in seen]
     found = compare_all(of_pairs, definitions, named, level=level, seed=seed)
-    return RunDifferences(found, definitions, (*notes, *left_out), level)
+    nulls = {each.name for report in reports for each in report.checkpoints if each.role == "null"}
+    judged = [pair for pair in pairs if not nulls & set(pair)]
+    return RunDifferences(found, definitions, (*notes, *left_out), level, judged)
 
 
 def _pairs(mine: EvaluationReport, theirs: EvaluationReport) -> list[tuple[str, str]]:

@@ -1,0 +1,278 @@
+"""Latents matched across checkpoints: of one run, for whoever looks at one; of two, for a release note."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from autointerp.config import load_suite
+from autointerp.errors import BadInputError
+from autointerp.evaluation.inputs import Measurable, opened_checkpoints
+from autointerp.metrics.latent_matching import LatentMatching, match_latents, nearest_in
+from autointerp.progress import SILENT, Progress
+from autointerp.records import EvaluationReport
+from autointerp.reporting.json_file import read_report
+from autointerp.run_store import RunStore
+from autointerp.sampling.latents.decoder_neighbours import decoder_directions
+from autointerp.sampling.spill import slug
+
+__all__ = [
+    "MATCHES",
+    "MatchedRuns",
+    "match_runs",
+    "matching_json",
+    "matching_lines",
+    "nearest_across",
+    "write_matches",
+]
+
+MATCHES: dict[str, Any] = {
+    "checkpoint": pl.String,
+    "latent": pl.UInt32,
+    "other_checkpoint": pl.String,
+    "other_latent": pl.UInt32,
+    "cosine": pl.Float64,  # of the two decoder directions
+}
+"""`latents/matches.parquet`: of each sampled latent the nearest one in every other dictionary of its site."""
+
+_LEAST = 0.7
+_SHOWN = 200
+
+
+def write_matches(store: RunStore, entries: Sequence[Measurable]) -> None:
+    """Write `latents/matches.parquet`; one matrix product of directions for every two dictionaries."""
+    sampled = pl.read_parquet(store.path / "latents" / "latents.parquet").filter(pl.col("is_sampled"))
+    latents = {
+        entry.summary.name: sampled.filter(pl.col("checkpoint") == entry.summary.name)["latent"].to_list()
+        for entry in entries
+    }
+    store.write_table("latents/matches.parquet", nearest_across(entries, latents))
+
+
+def nearest_across(entries: Sequence[Measurable], latents: Mapping[str, Sequence[int]]) -> pl.DataFrame:
+    """MATCHES of the given latents of each dictionary."""
+    frames = [pl.DataFrame(schema=MATCHES)]
+    for entry in entries:
+        own = list(latents[entry.summary.name])
+        if not own:
+            continue
+        rows = decoder_directions(entry.checkpoint.sae, own)
+        for other in entries:
+            if other is entry or other.summary.site != entry.summary.site:
+                continue
+            every = decoder_directions(other.checkpoint.sae, range(other.summary.latent_count))
+            found = nearest_in(rows, every.to(rows.device))
+            columns = (entry.summary.name, own, other.summary.name, found.index, found.cosine)
+            frames.append(pl.DataFrame(dict(zip(MATCHES, columns, strict=True)), schema=MATCHES))
+    return pl.concat(frames)
+
+
+@dataclass(frozen=True, eq=False)
+class MatchedRuns:
+    """One checkpoint of a run against one of another."""
+
+    checkpoint: str
+    reference: str
+    status: str
+    """`measured`, or `skipped` with its reason."""
+    reason: str = ""
+    matching: LatentMatching | None = None
+    reference_latents: Sequence[int] = ()
+    """What the matching's reference indices stand for: latents that fire in the reference's run."""
+    other_latents: Sequence[int] = ()
+    co_firing: Sequence[float | None] = ()
+    """Of each matched pair: tokens on which both fire, over those on which either does (Jaccard), on the
+    contexts that both runs have; None where neither fires there. Empty where the runs share no text."""
+
+
+def match_runs(
+    run: Path, reference: Path, pairs: Sequence[tuple[str, str]], *, progress: Progress = SILENT
+) -> list[MatchedRuns]:
+    """The latents of `run`'s checkpoints matched with those of `reference`'s, for each pair of names.
+
+    Checkpoints are found by the paths in both runs' suite.toml and their sha256; one that is not there, or
+    is another file now, is skipped with that reason.
+
+    Raises:
+        BadInputError: a directory holds no finished run.
+    """
+    sides = [_Side(folder, progress) for folder in (run, reference)]
+    found = []
+    for mine, theirs in pairs:
+        try:
+            entries = [side.entry(name) for side, name in zip(sides, (mine, theirs), strict=True)]
+        except BadInputError as error:
+            found.append(MatchedRuns(mine, theirs, "skipped", str(error)))
+            continue
+        if entries[0].summary.site != entries[1].summary.site or (
+            entries[0].checkpoint.sae.d_out != entries[1].checkpoint.sae.d_out
+        ):
+            found.append(MatchedRuns(mine, theirs, "skipped", "they are of different sites"))
+            continue
+        found.append(_matched(sides, (mine, theirs), entries))
+    return found
+
+
+def _matched(sides: Sequence["_Side"], names: tuple[str, str], entries: Sequence[Measurable]) -> MatchedRuns:
+    live = [side.live(name, entry) for side, name, entry in zip(sides, names, entries, strict=True)]
+    if not all(live):
+        return MatchedRuns(*names, "skipped", "no latent of one of them fires")
+    other, reference = (
+        decoder_directions(entry.checkpoint.sae, own) for entry, own in zip(entries, live, strict=True)
+    )
+    matching = match_latents(reference, other.to(reference.device), least=_LEAST)
+    co_firing = _co_firing(sides, names, live, matching)
+    return MatchedRuns(*names, "measured", "", matching, live[1], live[0], co_firing)
+
+
+class _Side:
+    """One run: its checkpoints, opened once, and its firings."""
+
+    def __init__(self, folder: Path, progress: Progress) -> None:
+        self.folder = folder
+        self.report: EvaluationReport = read_report(folder / "report.json")
+        self._progress = progress
+        self._opened: dict[str, Measurable] | BadInputError | None = None
+
+    def entry(self, name: str) -> Measurable:
+        """A checkpoint of the run, the very file that was evaluated.
+
+        Raises:
+            BadInputError: it is not there, or is another one now.
+        """
+        if self._opened is None:
+            try:
+                opened = opened_checkpoints(load_suite(self.folder / "suite.toml"), progress=self._progress)
+                self._opened = {each.summary.name: each for each in opened}
+            except BadInputError as error:
+                self._opened = error
+        if isinstance(self._opened, BadInputError):
+            raise self._opened
+        said = {each.name: each for each in self.report.checkpoints}
+        if name not in self._opened or name not in said:
+            raise BadInputError("is no checkpoint of the run's suite", where=name)
+        if self._opened[name].summary.sha256 != said[name].sha256:
+            raise BadInputError("its file is another one than was evaluated (sha256)", where=name)
+        return self._opened[name]
+
+    def live(self, name: str, entry: Measurable) -> list[int]:
+        """Latents that fire in the run's text; all, where that is not known."""
+        file = self.folder / "latents" / "firing.parquet"
+        if not file.is_file():
+            return list(range(entry.summary.latent_count))
+        firing = pl.read_parquet(file).filter(pl.col("checkpoint") == name)
+        return sorted(firing.filter(pl.col("tokens_fired") > 0)["latent"].to_list())
+
+    def firings(self, name: str, latents: Sequence[int]) -> pl.DataFrame | None:
+        """(latent, context, position) of some latents' firings; None where the run kept none."""
+        chunks = self.folder / "chunks"
+        frames = []
+        for file in sorted(chunks.glob(f"firings~{slug(name)}~*.parquet")):
+            context = chunks / f"contexts~{file.stem.rpartition('~')[2]}.parquet"
+            if not context.is_file():
+                return None
+            of_row = pl.scan_parquet(context).select("context").with_row_index("row").cast({"row": pl.UInt32})
+            frames.append(
+                pl.scan_parquet(file)
+                .filter(pl.col("latent").is_in(list(latents)))
+                .select("latent", pl.col("row").cast(pl.UInt32), "position")
+                .join(of_row, on="row")
+                .select("latent", "context", "position")
+                .collect()
+            )
+        return pl.concat(frames) if frames else None
+
+    def contexts(self) -> pl.Series:
+        """Ids of all contexts of the run."""
+        files = sorted((self.folder / "chunks").glob("contexts~*.parquet"))
+        found = [pl.read_parquet(file, columns=["context"])["context"] for file in files]
+        return pl.concat(found).unique() if found else pl.Series("context", [], dtype=pl.UInt64)
+
+
+def _co_firing(
+    sides: Sequence[_Side],
+    names: tuple[str, str],
+    live: Sequence[Sequence[int]],
+    matching: LatentMatching,
+) -> list[float | None]:
+    chosen = [[live[0][j] for j in matching.pairs[:, 1]], [live[1][i] for i in matching.pairs[:, 0]]]
+    common = sides[0].contexts().implode()
+    shared = sides[1].contexts().is_in(common).sum()
+    fired = [side.firings(name, own) for side, name, own in zip(sides, names, chosen, strict=True)]
+    if not shared or any(each is None for each in fired):
+        return []
+    both_contexts = pl.concat([side.contexts() for side in sides])
+    both_contexts = both_contexts.filter(both_contexts.is_duplicated()).unique().implode()
+    tables = []
+    for frame, own in zip(fired, chosen, strict=True):
+        assert frame is not None
+        pair_of = pl.DataFrame(
+            {"latent": own, "pair": range(len(own))}, schema={"latent": pl.UInt32, "pair": pl.UInt32}
+        )
+        kept = frame.filter(pl.col("context").is_in(both_contexts)).with_columns(
+            pl.col("latent").cast(pl.UInt32)
+        )
+        tables.append(kept.join(pair_of, on="latent").select("pair", "context", "position").unique())
+    counts = [np.bincount(table["pair"].to_numpy(), minlength=len(chosen[0])) for table in tables]
+    together = tables[0].join(tables[1], on=["pair", "context", "position"])
+    both = np.bincount(together["pair"].to_numpy(), minlength=len(chosen[0]))
+    either = counts[0] + counts[1] - both
+    return [float(b / e) if e else None for b, e in zip(both, either, strict=True)]
+
+
+def matching_json(found: Sequence[MatchedRuns]) -> list[dict[str, Any]]:
+    """The same as plain values; of lists of latents the first 200."""
+    return [_one_json(each) for each in found]
+
+
+def _one_json(each: MatchedRuns) -> dict[str, Any]:
+    row: dict[str, Any] = {"checkpoint": each.checkpoint, "reference": each.reference, "status": each.status}
+    matching = each.matching
+    if matching is None:
+        return row | {"reason": each.reason}
+    theirs, mine = each.reference_latents, each.other_latents
+    fired = [value for value in each.co_firing if value is not None]
+    return row | {
+        "least_cosine": _LEAST,
+        "reference_live_count": matching.reference_count,
+        "live_count": matching.other_count,
+        "matched_count": len(matching.pairs),
+        "matched_fraction": matching.matched_fraction,
+        **({"median_cosine": float(np.median(matching.cosine))} if len(matching.cosine) else {}),
+        **({"median_co_firing": float(np.median(fired))} if fired else {}),
+        "lost_count": len(matching.lost),
+        "gained_count": len(matching.gained),
+        "split_count": len(matching.split),
+        "merged_count": len(matching.merged),
+        "lost": [theirs[latent] for latent in matching.lost[:_SHOWN]],
+        "gained": [mine[latent] for latent in matching.gained[:_SHOWN]],
+        "split": {
+            str(theirs[key]): [mine[latent] for latent in latents]
+            for key, latents in list(matching.split.items())[:_SHOWN]
+        },
+        "merged": {
+            str(mine[key]): [theirs[latent] for latent in latents]
+            for key, latents in list(matching.merged.items())[:_SHOWN]
+        },
+    }
+
+
+def matching_lines(matched: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What `matching_json` gave, a line for each pair of checkpoints."""
+    lines = []
+    for each in matched:
+        names = f"latents of {each['checkpoint']} against {each['reference']}"
+        if each["status"] != "measured":
+            lines.append(f"{names}: skipped, {each['reason']}")
+            continue
+        share = (
+            f"{each['matched_count']:,} of {each['reference_live_count']:,} ({each['matched_fraction']:.0%})"
+        )
+        rest = ", ".join(
+            f"{each[f'{kind}_count']:,} {kind}" for kind in ("lost", "gained", "split", "merged")
+        )
+        lines.append(f"{names}: {share} matched, {rest}")
+    return lines
