@@ -9,6 +9,7 @@ __all__ = ["ExplanationSection", "LlmSection", "PriceSection", "RoleSection"]
 
 ExplainerName = Literal[
     "token_statistics",
+    "neuron_to_graph",
     "highlighted",
     "token_activation_pairs",
     "contrastive",
@@ -16,8 +17,8 @@ ExplainerName = Literal[
     "input_output",
 ]
 MethodName = Literal[
-    "token_table", "simulation", "detection", "fuzzing", "intruder", "embedding", "surprisal", "generation",
-    "steering",
+    "token_table", "graph", "simulation", "detection", "fuzzing", "intruder", "embedding", "surprisal",
+    "generation", "steering",
 ]  # fmt: skip
 
 
@@ -109,10 +110,10 @@ class ExplanationSection(_Section):
     enabled: bool = True
     explainers: tuple[ExplainerName, ...] | None = None
     """In order; the first one's scores are the headline. Default: `highlighted` where there is an LLM, and
-    `token_statistics` always."""
+    `token_statistics` always; then `neuron_to_graph` where `metrics.families` has `n2g`, which it needs."""
     methods: tuple[MethodName, ...] | None = None
-    """How explanations are tested. Default: `token_table` for token statistics; with an LLM also `detection`
-    and `fuzzing`."""
+    """How explanations are tested. Default: `token_table` for token statistics and `graph` for graphs; with
+    an LLM also `detection` and `fuzzing`."""
     latent_count: int | None = Field(default=None, ge=1)
     """Of each checkpoint's sampled latents, at most; drawn at random. Default: all. An LLM's cost is in
     proportion to it."""

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from autointerp.errors import SuiteError
 from autointerp.explaining.best_of import BestOf, ScoreFunction
 from autointerp.explaining.contrastive import Contrastive
 from autointerp.explaining.explainer import Explainer
+from autointerp.explaining.graph_explainer import GraphExplainer
 from autointerp.explaining.highlighted import Highlighted
 from autointerp.explaining.input_output import InputOutput
 from autointerp.explaining.output_centric import OutputCentric
@@ -55,6 +57,10 @@ EXPLAINER_NAMES: dict[str, ExplainerEntry] = {
     "token_statistics": ExplainerEntry(
         "No LLM: the tokens on which it fires, and those before them, by how often it does.", needs_llm=False
     ),
+    "neuron_to_graph": ExplainerEntry(
+        "No LLM: paths of tokens that make it fire, found by cutting text and replacing tokens (family n2g).",
+        needs_llm=False,
+    ),
 }
 """By name, as in a suite, in reading order."""
 
@@ -67,14 +73,20 @@ _PROMPTED: dict[str, type[PromptedExplainer]] = {
 }
 
 
-def explainer_names(section: ExplanationSection, *, has_llm: bool) -> tuple[str, ...]:
-    """The suite's explainers, or its default: `highlighted` where there is an LLM, then `token_statistics`.
+def explainer_names(
+    section: ExplanationSection, *, has_llm: bool, has_graphs: bool = False
+) -> tuple[str, ...]:
+    """The suite's explainers, or its default.
+
+    That is `highlighted` where there is an LLM, then `token_statistics`, then `neuron_to_graph` where there
+    are graphs.
 
     Raises:
         SuiteError: one is asked for that needs an LLM, and there is none.
     """
     if section.explainers is None:
-        return ("highlighted", "token_statistics") if has_llm else ("token_statistics",)
+        graphs = ("neuron_to_graph",) if has_graphs else ()
+        return (*(("highlighted",) if has_llm else ()), "token_statistics", *graphs)
     lacking = [name for name in section.explainers if EXPLAINER_NAMES[name].needs_llm and not has_llm]
     if lacking:
         raise SuiteError(
@@ -92,6 +104,7 @@ def make_explainers(
     llm: LlmSection | None = None,
     score: ScoreFunction | None = None,
     measure: MeasureFunction | None = None,
+    graphs: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> tuple[Explainer, ...]:
     """The explainers that a suite asks for, in its order.
 
@@ -102,16 +115,19 @@ def make_explainers(
         score: of an explanation on its latent's validate split; `best_of` above 1 needs it, `revisions` keeps
             what does better by it.
         measure: runs a latent on texts; `revisions` needs it.
+        graphs: of the dictionary's latents, for `neuron_to_graph`; None: there are none.
 
     Raises:
         SuiteError: something is asked for that needs what is not there.
     """
     model = models.get("explainer")
-    names = explainer_names(section, has_llm=model is not None)
+    names = explainer_names(section, has_llm=model is not None, has_graphs=graphs is not None)
     options = _options(section, llm or LlmSection())
     made: list[Explainer] = []
     for name in names:
-        if model is None or name not in _PROMPTED:
+        if name == "neuron_to_graph":
+            made.append(GraphExplainer(graphs or {}))
+        elif model is None or name not in _PROMPTED:
             made.append(TokenStatistics())
         else:
             made.append(_wrapped(_PROMPTED[name](model, options), section, score, measure))

@@ -187,7 +187,7 @@ FAMILIES: Mapping[str, MethodFamily] = {
     for family in (
         MethodFamily(
             "simulation",
-            ("simulation", "token_table"),
+            ("simulation", "token_table", "graph"),
             ("simulation_correlation", "simulation_rsquared", "simulation_absolute_deviation"),
             _simulation,
         ),

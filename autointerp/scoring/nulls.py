@@ -13,7 +13,7 @@ from autointerp.scoring.views import CONSTANT_JUDGE
 
 __all__ = ["borrowed", "constant_judge", "empty"]
 
-_SIMULATED = ("simulation", "token_table")
+_SIMULATED = ("simulation", "token_table", "graph")
 _JUDGED = (*_SIMULATED, "detection", "fuzzing", "embedding", "surprisal", "steering")
 
 

@@ -42,7 +42,7 @@ class ScoredPassage:
         detection, embedding, surprisal: `fires` is whether the latent fires in the passage, `value` what the
             judge says (a probability, a cosine, nats by which the explanation lowers the surprise).
         fuzzing: `fires` is whether the marked tokens are those at which the latent fires.
-        simulation, token_table: `truth` and `predicted` hold a number per token; `value` stays None.
+        simulation, token_table, graph: `truth` and `predicted` hold a number per token; `value` stays None.
         intruder: a row is a question; `value` is 1 where the judge found the intruder, else 0; `fires` None.
         generation: a row is a text that the LLM wrote; `fires` is whether it was to fire the latent, `value`
             the largest |activation| of the latent in it, 0 where it does not fire.

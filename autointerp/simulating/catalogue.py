@@ -13,6 +13,7 @@ from autointerp.simulating.constant import ConstantJudge
 from autointerp.simulating.detection import DetectionJudge
 from autointerp.simulating.embedding import EmbeddingJudge, SentenceEncoder
 from autointerp.simulating.fuzzing import FuzzingJudge
+from autointerp.simulating.graph import GraphSimulator
 from autointerp.simulating.intruder import IntruderJudge
 from autointerp.simulating.simulator import PassageJudge, TokenSimulator
 from autointerp.simulating.structured import StructuredSimulator
@@ -63,6 +64,7 @@ SIMULATOR_NAMES: dict[str, MethodEntry] = {
     "token_table": _entry(
         TokenTableSimulator, "What the explanation's own token statistics expect of every token."
     ),
+    "graph": _entry(GraphSimulator, "What the explanation's own graph expects of every token."),
 }
 """Token simulators by name, in reading order."""
 
@@ -122,6 +124,8 @@ def make_simulator(
     _check(name, SIMULATOR_NAMES[name], model)
     if name == "token_table":
         return TokenTableSimulator()
+    if name == "graph":
+        return GraphSimulator()
     assert model is not None
     return _LLM_SIMULATORS[name](model, options)
 
@@ -136,9 +140,8 @@ def make_judge(
     """A judge of passages.
 
     Args:
-        name: in `JUDGE_NAMES` but for `intruder`; or `token_table/detection`, `token_table/fuzzing`: the
-        table's
-            probabilities as answers to these questions.
+        name: in `JUDGE_NAMES` but for `intruder`; or `token_table/detection`, `token_table/fuzzing`,
+            `graph/detection`, `graph/fuzzing`: what a table or a graph expects as answers to these questions.
         model: who is asked, by those that ask.
         options: how.
         encoder: of `embedding`; default: the one of the extra `embeddings`.
@@ -148,8 +151,10 @@ def make_judge(
         EndpointError: the model cannot do what it needs.
         SuiteError: `embedding` without an encoder.
     """
+    asks: Literal["detection", "fuzzing"] = "detection" if name.endswith("detection") else "fuzzing"
+    if name in ("graph/detection", "graph/fuzzing"):
+        return SimulatorJudge(GraphSimulator(predicts="share"), asks)
     if name in ("token_table/detection", "token_table/fuzzing"):
-        asks: Literal["detection", "fuzzing"] = "detection" if name.endswith("detection") else "fuzzing"
         return SimulatorJudge(TokenTableSimulator(predicts="probability"), asks, is_probability=True)
     _check(name, JUDGE_NAMES[name], model)
     if name == "constant":

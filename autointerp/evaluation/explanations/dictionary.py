@@ -58,6 +58,7 @@ class ExplainedDictionary:
         running: RunningLatents | None,
         null_latents: frozenset[int],
         advance: Advance,
+        graphs: Mapping[int, Mapping[str, Any]] | None = None,
     ) -> None:
         """Nothing is asked yet.
 
@@ -69,7 +70,9 @@ class ExplainedDictionary:
             running: runs its latents on new texts, where that is needed.
             null_latents: those whose nulls an LLM judges too.
             advance: told of each latent that is explained, and again when it is tested.
+            graphs: of latents that have one, for explainer `neuron_to_graph`; None: none were built.
         """
+        self._graphs = graphs
         self._suite, self._plan, self._cases, self._models = suite, plan, cases, models
         self._section, self._seed = suite.explanations, suite.seed
         self._running, self._null_latents, self._advance = running, null_latents, advance
@@ -108,6 +111,7 @@ class ExplainedDictionary:
             llm=self._suite.llm,
             score=self._validate if validates else None,
             measure=measure,
+            graphs=self._graphs,
         )
         refuse_lacking(explainers, self._models.get("explainer"))
         cases = list(self._cases.values())
@@ -120,10 +124,15 @@ class ExplainedDictionary:
         """LLM judges before the table, so that they make the headline."""
         asked = [judge.name for judge in self._testers.judges.values()]
         asked += [self._testers.simulator.name] if self._testers.simulator else []
-        return (*asked, self._testers.table.name)
+        return (*asked, *(simulator.name for simulator in self._testers.own.values()))
 
     async def _explained(self, explainers: Sequence[Explainer], case: LatentCase) -> Found:
-        found = {explainer.name: await explainer.explain(case.evidence) for explainer in explainers}
+        has_graph = case.evidence.latent in (self._graphs or {})
+        found = {
+            explainer.name: await explainer.explain(case.evidence)
+            for explainer in explainers
+            if has_graph or explainer.name != "neuron_to_graph"  # graphs are of some latents, and costly
+        }
         self._advance(1)
         return found
 
@@ -149,7 +158,7 @@ class ExplainedDictionary:
         """The nulls by (kind, explainer, latent)."""
         found: dict[tuple[str, str, int], Explanation] = {}
         for explainer in self._plan.explainers:
-            own = [each[explainer] for each in explained]
+            own = [each[explainer] for each in explained if explainer in each]
             texts = [each for each in own if isinstance(each, Explanation)]
             made = {"borrowed": borrowed(texts, self._seed), "empty": empty(texts)}
             for kind in self._section.nulls:

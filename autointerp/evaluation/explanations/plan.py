@@ -7,7 +7,7 @@ from typing import Any
 
 from autointerp.config import Suite
 from autointerp.errors import EndpointError, SuiteError
-from autointerp.explaining.catalogue import EXPLAINER_NAMES
+from autointerp.explaining.catalogue import EXPLAINER_NAMES, explainer_names
 from autointerp.explaining.explainer import Explainer
 from autointerp.explanation_sections import ExplanationSection, LlmSection
 from autointerp.llm.language_model import LanguageModel, lacking
@@ -15,9 +15,10 @@ from autointerp.llm.open_models import ROLES, Role
 
 __all__ = ["Plan", "has_llm", "plan_of", "publishable_llm", "refuse_lacking", "roles_of", "same_explanations"]
 
-_ALWAYS = ("token_table",)
+_OWN = {"token_table": "token_statistics", "graph": "neuron_to_graph"}
+"""Tests that ask the data of an explanation itself, with whose explanations have such."""
 _WITH_LLM = ("detection", "fuzzing")
-_NO_LLM = frozenset({"token_table", "embedding"})
+_NO_LLM = frozenset({*_OWN, "embedding"})
 _ROLE: Mapping[str, Role] = {"simulation": "simulator", "generation": "explainer"}
 """Who is asked for a test; the judge for all others."""
 _HOW_ASKED = frozenset(
@@ -55,12 +56,12 @@ class Plan:
     def tests(self, explainer: str) -> tuple[str, ...]:
         """How an explainer's explanations are tested.
 
-        Tables test what has a table. What an LLM wrote is judged by the LLM; token statistics too where no
-        explainer asks an LLM but a judge is named.
+        Tables test what has a table, graphs what has a graph. What an LLM wrote is judged by the LLM; token
+        statistics and graphs too where no explainer asks an LLM but a judge is named.
         """
-        own = [name for name in self.methods if name in _ALWAYS and explainer == "token_statistics"]
+        own = [name for name in self.methods if _OWN.get(name) == explainer]
         judged = explainer in self.llm_explainers or not self.llm_explainers
-        return (*own, *(name for name in self.methods if name not in _ALWAYS and judged))
+        return (*own, *(name for name in self.methods if name not in _OWN and judged))
 
 
 def has_llm(section: LlmSection) -> bool:
@@ -72,12 +73,20 @@ def plan_of(suite: Suite) -> Plan:
     """What a suite asks for, with the defaults that depend on whether there is an LLM.
 
     Raises:
-        SuiteError: something needs an LLM and none is named.
+        SuiteError: something needs an LLM and none is named, or graphs and there are none.
     """
     section: ExplanationSection = suite.explanations
     asked = has_llm(suite.llm)
-    explainers = section.explainers or ((*(("highlighted",) if asked else ()), "token_statistics"))
-    methods = section.methods or (*_ALWAYS, *(_WITH_LLM if asked else ()))
+    has_graphs = "n2g" in suite.metrics.families
+    explainers = section.explainers or explainer_names(section, has_llm=asked, has_graphs=has_graphs)
+    if "neuron_to_graph" in explainers and not has_graphs:
+        raise SuiteError(
+            "neuron_to_graph explains with the graphs of family n2g, which the suite leaves out",
+            where="explanations.explainers",
+            remedy="add n2g to metrics.families, or leave it out",
+        )
+    own = ("token_table", *(("graph",) if "neuron_to_graph" in explainers else ()))
+    methods = section.methods or (*own, *(_WITH_LLM if asked else ()))
     plan = Plan(tuple(dict.fromkeys(explainers)), tuple(dict.fromkeys(methods)))
     needing = [*plan.llm_explainers, *plan.llm_methods]
     if needing and not asked:

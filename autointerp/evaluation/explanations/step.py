@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
@@ -117,6 +118,7 @@ class _Step:
             )
             for entry in entries
         }
+        self._graphs = _graphs(work.store) if "neuron_to_graph" in plan.explainers else None
         count = work.suite.explanations.latent_count
         self._chosen = {
             name: drawn(reader.live, count, seed=work.suite.seed) for name, reader in self._readers.items()
@@ -176,6 +178,7 @@ class _Step:
             running=running,
             null_latents=nulls,
             advance=advance,
+            graphs=None if self._graphs is None else self._graphs.get(entry.summary.name, {}),
         )
 
     def _running(self, entry: Measurable) -> RunningLatents | None:
@@ -254,6 +257,17 @@ class _Step:
                 cost["per_million_latents"] = scaled_cost(cost, latents=len(explained))
         observations = score_observations(scores) if scores else pl.DataFrame(schema=OBSERVATION_SCHEMA)
         return Explained(observations, facts, cost, rows, score_rows(scores))
+
+
+def _graphs(store: RunStore) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """By dictionary and latent, the graphs that the study of family n2g left."""
+    found: dict[str, dict[int, Mapping[str, Any]]] = {}
+    file = store.path / "latents" / "graphs.parquet"
+    if file.is_file():
+        rows = pl.read_parquet(file).filter(status="built").select("checkpoint", "latent", "data")
+        for name, latent, data in rows.iter_rows():
+            found.setdefault(name, {})[latent] = json.loads(data)
+    return found
 
 
 def drawn(latents: Sequence[int], count: int | None, *, seed: int) -> list[int]:

@@ -41,6 +41,7 @@ __all__ = ["Questions", "Testers", "needs_running", "prompt_versions", "testers_
 
 _OF_PASSAGES = ("detection", "embedding", "surprisal")
 _JUDGES = (*_OF_PASSAGES, "fuzzing")
+_OWN_DATA = ("token_table", "graph")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +71,10 @@ class Testers:
     """By method."""
     simulator: TokenSimulator | None
     """Of method `simulation`."""
-    table: TokenSimulator
-    table_judges: Mapping[str, PassageJudge]
+    own: Mapping[str, TokenSimulator]
+    """By method, those that read the data of an explanation: its table, its graph."""
+    own_judges: Mapping[tuple[str, str], PassageJudge]
+    """The same as judges, by method and question."""
     section: ExplanationSection
     seed: int
     intruder: IntruderJudge | None = None
@@ -101,10 +104,10 @@ class Testers:
             if method in self.judges:
                 asked = questions.fuzzing if method == "fuzzing" else questions.detection
                 rows += await judged(tested, self.judges[method], method, asked)
-            elif method == "token_table":
-                rows += await simulated(tested, self.table, method, questions.simulation)
-                rows += await judged(tested, self.table_judges["detection"], "detection", questions.detection)
-                rows += await judged(tested, self.table_judges["fuzzing"], "fuzzing", questions.fuzzing)
+            elif method in self.own:
+                rows += await simulated(tested, self.own[method], method, questions.simulation)
+                for asks, asked in (("detection", questions.detection), ("fuzzing", questions.fuzzing)):
+                    rows += await judged(tested, self.own_judges[method, asks], asks, asked)
             elif method == "simulation" and self.simulator is not None:
                 rows += await self._simulation(tested, questions, validation)
             else:
@@ -181,8 +184,12 @@ def testers_of(
     return Testers(
         judges=judges,
         simulator=simulator,
-        table=make_simulator("token_table"),
-        table_judges={asks: make_judge(f"token_table/{asks}") for asks in ("detection", "fuzzing")},
+        own={method: make_simulator(method) for method in _OWN_DATA},
+        own_judges={
+            (method, asks): make_judge(f"{method}/{asks}")
+            for method in _OWN_DATA
+            for asks in ("detection", "fuzzing")
+        },
         section=section,
         seed=seed,
         intruder=make_intruder_judge(judge, options) if judge and "intruder" in plan.methods else None,
