@@ -63,12 +63,16 @@ TokenOption = Annotated[
 
 @app.command()
 def demo(out: OutOption = DEMO_FOLDER, overrides: SetOption = None) -> None:
-    """Evaluate the embedded checkpoints on the standard library: no network, no key, no GPU."""
+    """Evaluate the embedded checkpoints on the standard library: no network, no key, no GPU.
+
+    Ends with a gate's verdict on the checkpoints, and on the null, which fails.
+    """
     from autointerp.bundled import bundled_path
 
     # An upgrade changes what the numbers depend on; the demo's own folder then holds nothing worth keeping.
     suite = bundled_path("suites", "demo.toml")
     _evaluate(suite, out, overrides=overrides, replace_other=out == DEMO_FOLDER)
+    _show_gate(out or DEMO_FOLDER)
 
 
 @app.command()
@@ -471,6 +475,23 @@ def _evaluate(
     say(f"{directory / 'report.html'}\n{directory / 'report.json'}")
     if report.failures:
         raise typer.Exit(4)
+
+
+def _show_gate(run: Path) -> None:
+    """The verdicts of the shipped policy on a run's checkpoints and on each of its nulls."""
+    from autointerp.gating.evidence import read_evidence
+    from autointerp.gating.files import policy_path, write_verdict
+    from autointerp.gating.policy import judging, load_policy
+    from autointerp.gating.verdict import decide
+    from autointerp.gating.words import verdict_lines
+
+    evidence, policy = read_evidence(run), load_policy(policy_path("release"))
+    verdict = decide(policy, evidence)
+    write_verdict(verdict, run / "gate")
+    say(f"gate, {verdict_lines(verdict)[0]}")
+    for name in (name for name in evidence.checkpoints if name not in evidence.judged):
+        of_null = decide(judging(policy, (name,)), evidence)
+        say(printable(f"gate, the null {name}: {verdict_lines(of_null)[0]}"))
 
 
 def _find_own_modules() -> None:

@@ -3,13 +3,22 @@
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from autointerp.errors import PolicyError
 
-__all__ = ["COVERAGES", "PROVENANCE", "Policy", "Rule", "RuleKind", "load_policy", "policy_from_mapping"]
+__all__ = [
+    "COVERAGES",
+    "PROVENANCE",
+    "Policy",
+    "Rule",
+    "RuleKind",
+    "judging",
+    "load_policy",
+    "policy_from_mapping",
+]
 
 RuleKind = Literal["at_most", "at_least", "no_worse_than", "better_than_null", "coverage", "same"]
 
@@ -80,6 +89,12 @@ def load_policy(path: Path) -> Policy:
     except (OSError, ValueError, RecursionError) as error:
         raise PolicyError(f"cannot be read ({error})", where=path) from None
     return policy_from_mapping(content, where=str(path))
+
+
+def judging(policy: Policy, checkpoints: tuple[str, ...]) -> Policy:
+    """The same policy about other checkpoints: names or patterns; a null is judged where it is named."""
+    rules = tuple(replace(rule, checkpoints=()) for rule in policy.rules)
+    return replace(policy, checkpoints=checkpoints, rules=rules)
 
 
 def policy_from_mapping(content: Mapping[str, Any], *, where: str = "policy") -> Policy:

@@ -7,14 +7,14 @@ at most 1 - level. Undecided: neither.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from autointerp.gating.checks import Check, all_checks
 from autointerp.gating.evidence import RunEvidence, read_evidence
 from autointerp.gating.normal_tests import holm_rejections
-from autointerp.gating.policy import Policy, load_policy
+from autointerp.gating.policy import Policy, judging, load_policy
 
 __all__ = ["EXIT_CODES", "Decided", "Verdict", "decide", "gate", "verdict_json"]
 
@@ -72,8 +72,7 @@ def gate(
     other = None if baseline is None else read_evidence(baseline)
     wanted = load_policy(policy)
     if checkpoints:
-        rules = tuple(replace(rule, checkpoints=()) for rule in wanted.rules)
-        wanted = replace(wanted, checkpoints=checkpoints, rules=rules)
+        wanted = judging(wanted, checkpoints)
     return decide(wanted, evidence, other, allow_other_judge=allow_other_judge)
 
 
