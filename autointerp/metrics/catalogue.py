@@ -6,6 +6,7 @@ from autointerp.metrics.ablation_observations import ABLATION_METRICS
 from autointerp.metrics.downstream_loss import DOWNSTREAM
 from autointerp.metrics.explanation_metrics import METRICS as EXPLANATION_METRICS
 from autointerp.metrics.n2g import METRICS as GRAPH_METRICS
+from autointerp.metrics.probe_loss import PROBE_METRICS
 from autointerp.metrics.reconstruction import RECONSTRUCTION
 from autointerp.metrics.refinement import REFINEMENT_METRICS
 from autointerp.records import MetricDefinition
@@ -200,6 +201,7 @@ METRICS: tuple[MetricDefinition, ...] = (
         sampled="document",
         in_summary=False,
     ),
+    *PROBE_METRICS,
     *GRAPH_METRICS,
     *ABLATION_METRICS,
     *REFINEMENT_METRICS,

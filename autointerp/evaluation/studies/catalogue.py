@@ -2,9 +2,10 @@
 
 from autointerp.evaluation.studies.ablation import ABLATION
 from autointerp.evaluation.studies.graphs import GRAPHS_STUDY
+from autointerp.evaluation.studies.probing import PROBES
 from autointerp.evaluation.studies.refining import REFINING
 from autointerp.evaluation.studies.study import Study
 
 __all__ = ["STUDIES"]
 
-STUDIES: tuple[Study, ...] = (GRAPHS_STUDY, ABLATION, REFINING)
+STUDIES: tuple[Study, ...] = (PROBES, GRAPHS_STUDY, ABLATION, REFINING)
