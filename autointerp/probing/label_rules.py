@@ -129,13 +129,14 @@ def labelled_texts(
 
 
 def _rendered(template: str, row: Mapping[str, Any]) -> str:
-    def value(match: re.Match[str]) -> str:
-        found = field_of(row, match.group(1))
-        if not isinstance(found, (str, int, float)):
-            raise RowFaultError(f"column {match.group(1)!r} holds {type(found).__name__}, not text")
-        return str(found)
+    return _COLUMN.sub(lambda match: _shown(row, match.group(1)), template)
 
-    return _COLUMN.sub(value, template)
+
+def _shown(row: Mapping[str, Any], column: str) -> str:
+    found = field_of(row, column)
+    if not isinstance(found, (str, int, float)):
+        raise RowFaultError(f"column {column!r} holds {type(found).__name__}, not text")
+    return str(found)
 
 
 _Made = tuple[bool, dict[str, Any]] | None
@@ -211,7 +212,11 @@ def _phrases(row: Mapping[str, Any], rule: LabelRule) -> Iterator[LabelledText]:
     text = field_of(row, str(rule.column))
     if not isinstance(text, str):
         raise RowFaultError(f"column {rule.column!r} holds {type(text).__name__}, not text")
-    first, second = map(re.escape, rule.phrase or ("", ""))
+    words = rule.phrase or ("", "")
+    lowered = text.lower()
+    if not any(word.lower() in lowered for word in words):
+        return
+    first, second = map(re.escape, words)
     patterns = (
         (True, rf"\b{first}\s+({second})\b"),
         (False, rf"\b(?!{first}\s)\w+\s+({second})\b"),

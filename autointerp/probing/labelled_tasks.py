@@ -92,8 +92,12 @@ def _read(labelled: LabelledText, encoder: TextEncoder, *, keep_end: bool) -> tu
     else:
         begin, end = 0, min(room, len(ends))
     ids = encoded.ids[begin:end]
-    start = int(ends[begin - 1]) if begin else 0
-    if not len(ids) or not encoder.offsets_hold(ids, ends[begin:end], start, document.text.encode()):
+    if not len(ids):
         return None
     probe_text = encoder.text(ids, labelled.group)
-    return probe_text, len(probe_text.tokens) - 1 if span is not None else -1
+    if span is None:
+        return probe_text, -1
+    start = int(ends[begin - 1]) if begin else 0
+    if not encoder.offsets_hold(ids, ends[begin:end], start, document.text.encode()):
+        return None
+    return probe_text, len(probe_text.tokens) - 1

@@ -74,7 +74,9 @@ class TextEncoder:
         return ProbeText(context_id(group, tokens), tokens, group)
 
     def offsets_hold(self, ids: np.ndarray, ends: np.ndarray, start: int, content: bytes) -> bool:
-        """Whether each token, decoded alone, is the text that its offsets say, but for blanks and case.
+        """Whether tokens, decoded alone, are the text that their offsets say, but for blanks and case.
+
+        Tokens that end at the same byte (a blank put before the text, parts of a character) count as one.
 
         Args:
             ids: [token].
@@ -82,18 +84,19 @@ class TextEncoder:
             start: where the first begins.
             content: the document in UTF-8.
         """
-        begin = start
-        for token, end in zip(ids.tolist(), ends.tolist(), strict=True):
+        last = np.flatnonzero(np.diff(ends, append=-1))
+        begin, first = start, 0
+        for place, end in zip(last.tolist(), ends[last].tolist(), strict=True):
             covered = content[begin:end].decode(errors="replace")
-            begin = end
-            alone = self._token_text(token)
+            alone = "".join(map(self._token_text, ids[first : place + 1].tolist()))
+            begin, first = end, place + 1
             # A part of a character decodes to U+FFFD, and says nothing of where it lies.
-            if "\ufffd" not in alone and covered.strip().casefold() != alone:
+            if "\ufffd" not in alone and covered.strip().casefold() != alone.strip():
                 return False
         return True
 
     def _token_text(self, token: int) -> str:
         if token not in self._token_texts:
             text = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
-            self._token_texts[token] = text.strip().casefold()
+            self._token_texts[token] = text.casefold()
         return self._token_texts[token]
