@@ -21,6 +21,7 @@ latents and tokens are averaged, and how the median is taken. Nulls, the ratio t
 concentration, and direct and mediated parts are ours.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ from torch import Tensor
 
 __all__ = ["TokenEffects", "kl_nats", "lower_medians", "sparsity", "token_concentration", "token_effects"]
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 17
 """Numbers worked on at a time: few enough to stay in a processor's cache, for all is gone over ten times."""
 
 
@@ -53,31 +54,33 @@ class TokenEffects:
         return TokenEffects(np.pad(self.absolute, missing), np.pad(self.squared, missing))
 
 
-def lower_medians(rows: Float[Tensor, "row vocabulary"]) -> Float[Tensor, " row"]:
+def lower_medians(rows: Float[np.ndarray, "row vocabulary"]) -> Float[np.ndarray, " row"]:
     """The element of rank (V - 1) // 2 of each row: the median, for even V the lower one.
 
-    On the CPU by numpy's partition, a fifth of the time of `torch.median`, which gives the same.
+    As `torch.median` has it, in a fifth of its time.
     """
-    if rows.device.type != "cpu":
-        return rows.median(dim=1).values
     rank = (rows.shape[1] - 1) // 2
-    return torch.from_numpy(np.partition(rows.numpy(), rank, axis=1)[:, rank].copy())
+    return np.partition(rows, rank, axis=1)[:, rank]
 
 
 def token_effects(change: Float[Tensor, "row step vocabulary"]) -> TokenEffects:
-    """The two sums of each row and token. Memory: a block of a few MiB.
+    """The two sums of each row and token. Memory: less than a MiB; on a GPU, twice the change.
 
     Args:
         change: of the logits, in float32.
     """
-    flat = change.reshape(-1, change.shape[2])
-    absolute, squared = [], []
-    for part in flat.split(max(1, _BLOCK // change.shape[2])):
-        centred = part - lower_medians(part)[:, None]
-        squared.append(torch.linalg.vecdot(centred, centred).double())
-        absolute.append(centred.abs_().sum(dim=1).double())
-    sums = (torch.cat(each).reshape(change.shape[:2]).cpu().numpy() for each in (absolute, squared))
-    return TokenEffects(*sums)
+    if change.device.type != "cpu":
+        centred = change - change.median(dim=2, keepdim=True).values
+        sums = (centred.abs().sum(dim=2), torch.linalg.vecdot(centred, centred))
+        return TokenEffects(*(each.double().cpu().numpy() for each in sums))
+    flat = change.reshape(-1, change.shape[2]).numpy()
+    found = np.empty((2, len(flat)))
+    for part in _parts(flat):
+        rows = flat[part]
+        centred = rows - lower_medians(rows)[:, None]
+        found[1, part] = np.vecdot(centred, centred)
+        found[0, part] = np.abs(centred, out=centred).sum(axis=1)
+    return TokenEffects(*found.reshape(2, *change.shape[:2]))
 
 
 def kl_nats(
@@ -89,12 +92,22 @@ def kl_nats(
     well, where a difference of two log-probabilities would be rounding.
     """
     p = logits.float().softmax(dim=1)
-    found = []
-    for part in change.split(max(1, _BLOCK // max(1, p.numel()))):
-        mean = torch.linalg.vecdot(part, p)
-        grown = (part - mean[..., None]).expm1_()
-        found.append(torch.linalg.vecdot(grown, p).double().log1p().clamp_min(0.0))
-    return torch.cat(found).cpu().numpy()
+    if change.device.type != "cpu":
+        grown = (change - torch.linalg.vecdot(change, p)[..., None]).expm1_()
+        return torch.linalg.vecdot(grown, p).double().log1p().clamp_min(0.0).cpu().numpy()
+    found = np.empty(change.shape[:2])
+    for row, steps in enumerate(change.numpy()):
+        for part in _parts(steps):
+            weights = p.numpy()[part]
+            centred = steps[part] - np.vecdot(steps[part], weights)[:, None]
+            found[row, part] = np.vecdot(np.expm1(centred, out=centred), weights)
+    return np.maximum(np.log1p(found), 0.0)
+
+
+def _parts(rows: Float[np.ndarray, "row vocabulary"]) -> Iterator[slice]:
+    """Few rows at a time, on one thread: threads that wait for each other at every step took longer."""
+    step = max(1, _BLOCK // rows.shape[1])
+    return (slice(first, first + step) for first in range(0, len(rows), step))
 
 
 def sparsity(effects: TokenEffects, *, vocabulary_size: int) -> Float[np.ndarray, " row"]:

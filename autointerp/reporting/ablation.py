@@ -51,12 +51,12 @@ def _lead(facts: Mapping[str, Any]) -> str:
         numbers.count(facts[name]) for name in ("sample_count", "document_count", "too_late_token_count")
     )
     return (
-        f"{samples} tokens of {documents} documents were drawn, the same for all. At each, one active latent's "
-        f"contribution is subtracted {from_what}, and the change of all logits is followed over T = {horizon} "
-        "tokens. Sparsity is 1 where all logits change alike, near 0 where few do. It says how sparse a "
-        "change is, not how large: that is the effect. It is lower at later layers whatever is ablated, so "
-        "compare with the nulls beside it and with checkpoints of the same site. Tokens with fewer than "
-        f"{horizon - 1} after them in their context ({late}) cannot be drawn."
+        f"{samples} tokens of {documents} documents were drawn, the same for all. At each, the contribution "
+        f"of one active latent is subtracted {from_what}, and the change of all logits is followed over T = "
+        f"{horizon} tokens. Sparsity is 1 where all logits change alike, near 0 where few do. It says how "
+        "sparse a change is, not how large: that is the effect. It is lower at later layers whatever is "
+        "ablated, so compare with the nulls beside it and with checkpoints of the same site. Tokens with "
+        f"fewer than {horizon - 1} after them in their context ({late}) cannot be drawn."
     )
 
 

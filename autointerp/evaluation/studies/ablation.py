@@ -43,7 +43,7 @@ class AblationStudy:
     """
 
     family = "ablation"
-    title = "ablating latents"
+    title = "ablation"
 
     @property
     def metrics(self) -> Sequence[MetricDefinition]:
@@ -69,7 +69,7 @@ class AblationStudy:
             return Studied(_nothing(entries, settings.horizon))
         run = _Run(work, entries)
         frames = []
-        with work.progress.step(self.title, total=len(drawn.places), unit="token") as advance:
+        with work.progress.step("ablating latents", total=len(drawn.places), unit="token") as advance:
             for group in groups(drawn.places):
                 frames.append(run.readings(group))
                 advance(len(group.places))
