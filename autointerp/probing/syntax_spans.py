@@ -15,6 +15,8 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 # Their children's places are wrong before Python 3.12, so that what stands in braces counts as text.
 _OPAQUE = tuple(getattr(ast, name) for name in ("JoinedStr", "TemplateStr") if hasattr(ast, name))
+# What is an expression to `ast`, but alone in a line mostly stands as a statement, or has no keyword of its own.
+_PLAIN = (ast.Constant, ast.Yield, ast.YieldFrom, ast.Await)
 _INTRODUCTION = re.compile(r"(?:async[\s\\]+)?(?:def|class)[\s\\]+")
 _TEST_CLASS = re.compile(r"^Test|Tests?$")
 _DUNDER = re.compile(r"__\w+__")
@@ -70,7 +72,7 @@ def syntax_spans(text: str, lines: SourceLines) -> SyntaxSpans:
     found = SyntaxSpans(text, lines)
     _docstring(tree, found)
     for node, parameters in _nodes(tree):
-        if isinstance(node, ast.expr) and not isinstance(node, ast.Constant):
+        if isinstance(node, ast.expr) and not isinstance(node, _PLAIN):
             found.mark("expression", node)
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in parameters:
             found.mark("parameter_read", node)
