@@ -15,7 +15,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 # Their children's places are wrong before Python 3.12, so that what stands in braces counts as text.
 _OPAQUE = tuple(getattr(ast, name) for name in ("JoinedStr", "TemplateStr") if hasattr(ast, name))
-# What is an expression to `ast`, but alone in a line mostly stands as a statement, or has no keyword of its own.
+# Expressions to `ast` that mostly stand alone, as statements do, or have no keyword of their own.
 _PLAIN = (ast.Constant, ast.Yield, ast.YieldFrom, ast.Await)
 _INTRODUCTION = re.compile(r"(?:async[\s\\]+)?(?:def|class)[\s\\]+")
 _TEST_CLASS = re.compile(r"^Test|Tests?$")
