@@ -5,13 +5,13 @@ make f(u) = 1/2 |D^T u - w|^2 least. With G = D D^T its gradient is G u - D w.
 
 Every round goes three gradient steps of length 1 / L, each cut off at zero, with L >= the largest eigenvalue
 of G (the largest sum of a row of |G|, or |D|_1 |D|_inf where G is not made); this finds which values are
-zero. Then conjugate gradients solve the problem of the values that are not. Where a value would fall below
-zero on the way to the solution, the way ends there, or at the solution with its negative values set to zero,
-whichever is better, and those that are now zero stay so for the rest of the round (the inner loop of Lawson
-and Hanson 1974, for several values at once). No step raises f, so no set of zeros comes back and the rounds
-come to an end. A token is done when no gradient that could still be followed is larger than the tolerance; it
-then takes no part in the rounds that follow, so that its result does not depend on which others are solved
-beside it.
+zero. Then the problem of the values that are not is solved, by Cholesky's factors of G, or by conjugate
+gradients where directions all but depend on one another. Where a value would fall below zero on the way to
+the solution, the way ends there, or at the solution with its negative values set to zero, whichever is
+better, and those that are now zero stay so for the rest of the round (the inner loop of Lawson and Hanson
+1974, for several values at once). No round raises f, so no set of zeros comes back and the rounds come to an
+end. A token is done when no gradient that could still be followed is larger than the tolerance; it then takes
+no part in the rounds that follow, so that its result does not depend on which others are solved beside it.
 
 Where directions depend on one another (more of them than dimensions, for one) several u are best, and the
 one that is reached depends on where the values began.
@@ -27,7 +27,7 @@ __all__ = ["Problems", "Solution", "solve"]
 
 _GRADIENT_STEPS = 3
 _INNER_SHARE = 0.1
-"""Of the tolerance, to which conjugate gradients go: their end must pass the test of a round."""
+"""Of the tolerance, to which the values that are not zero are solved: their end must pass a round's test."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +44,8 @@ class Problems:
     """1 / L."""
     is_signed: bool
     """Whether values may be negative."""
+    rank: int
+    """Of G at most: after as many steps conjugate gradients are at their end, but for rounding."""
 
     @classmethod
     def of(
@@ -55,13 +57,14 @@ class Problems:
     ) -> "Problems":
         """Problems with these rows (a row of zeros stands for no direction) and targets."""
         product = torch.einsum("tsd,td->ts", directions, target)
+        rank = min(directions.shape[1:])
         if directions.shape[1] <= directions.shape[2]:
             gram = directions @ directions.mT
             bound = gram.abs().sum(dim=2).amax(dim=1)
-            return cls(None, gram, product, _inverse(bound), is_signed)
+            return cls(None, gram, product, _inverse(bound), is_signed, rank)
         size = directions.abs()
         bound = size.sum(dim=2).amax(dim=1) * size.sum(dim=1).amax(dim=1)
-        return cls(directions, None, product, _inverse(bound), is_signed)
+        return cls(directions, None, product, _inverse(bound), is_signed, rank)
 
     def only(self, tokens: Int[Tensor, " kept"]) -> "Problems":
         """Those of some tokens."""
@@ -71,6 +74,7 @@ class Problems:
             self.product[tokens],
             self.step[tokens],
             self.is_signed,
+            self.rank,
         )
 
     def curved(self, u: Float[Tensor, "token slot"]) -> Float[Tensor, "token slot"]:
@@ -157,7 +161,7 @@ def _best_of_face(
     for _ in range(u.shape[1]):
         part, begun = problems.only(tokens), u[tokens]
         free = torch.ones_like(begun, dtype=torch.bool) if problems.is_signed else begun > 0
-        change = _conjugate_gradients(part, begun, free, _INNER_SHARE * tolerance[tokens])
+        change = _to_best_of_free(part, begun, free, _INNER_SHARE * tolerance[tokens])
         if problems.is_signed:
             return u + change
         leaving = torch.where(change < 0, begun / (-change).clamp_min(_tiny(u)), torch.inf)
@@ -184,17 +188,39 @@ def _tiny(like: Tensor) -> float:
     return torch.finfo(like.dtype).tiny
 
 
-def _conjugate_gradients(
+def _to_best_of_free(
     problems: Problems,
     u: Float[Tensor, "token slot"],
     free: Bool[Tensor, "token slot"],
     tolerance: Float[Tensor, " token"],
 ) -> Float[Tensor, "token slot"]:
     """What to add to the free values so that they are best, the others left as they are."""
+    if problems.gram is None:
+        return _conjugate_gradients(problems, u, free, tolerance)
+    residual = torch.where(free, -problems.gradient(u), 0.0)
+    both = free.unsqueeze(1) & free.unsqueeze(2)
+    matrix = torch.where(both, problems.gram, 0.0) + torch.diag_embed((~free).to(u))
+    factor, is_singular = torch.linalg.cholesky_ex(matrix)
+    change = torch.cholesky_solve(residual.unsqueeze(2), factor).squeeze(2)
+    left = torch.where(free, problems.gradient(u + change), 0.0).abs().amax(dim=1)
+    hard = ((is_singular > 0) | ~(left <= tolerance)).nonzero().squeeze(1)
+    if not hard.numel():
+        return change
+    slow = _conjugate_gradients(problems.only(hard), u[hard], free[hard], tolerance[hard])
+    return change.index_copy(0, hard, slow)
+
+
+def _conjugate_gradients(
+    problems: Problems,
+    u: Float[Tensor, "token slot"],
+    free: Bool[Tensor, "token slot"],
+    tolerance: Float[Tensor, " token"],
+) -> Float[Tensor, "token slot"]:
+    """The same where directions all but depend on one another, or where G is not made."""
     change = torch.zeros_like(u)
     residual = torch.where(free, -problems.gradient(u), 0.0)
     direction, squared = residual, torch.linalg.vecdot(residual, residual)
-    for _ in range(u.shape[1]):
+    for _ in range(problems.rank):
         going = residual.abs().amax(dim=1) > tolerance
         if not bool(going.any()):
             break
