@@ -113,7 +113,7 @@ def build_graphs(
     for suffix, mark, important in zip(suffixes, needs_start, salient, strict=True):
         tokens = zip(suffix.tokens, important, strict=True)
         backwards = tuple(token if stays else ANY for token, stays in tokens)[::-1]
-        paths.setdefault(suffix.example.owner, []).append(Path(backwards, bool(mark), suffix.strength))
+        paths.setdefault(suffix.example.owner, []).append(Path(backwards, mark, suffix.strength))
     counts = Counter(example.owner for example in examples)
     unreached = Counter(
         example.owner
@@ -177,7 +177,7 @@ def _needs_start(suffixes: Sequence[_Suffix], strengths: Strengths, options: Gra
     asks = [
         _ask(suffixes[place].example, (filler, *suffixes[place].tokens), share) for place, filler in asked
     ]
-    means = _means(asked, strengths(asks), len(suffixes))
+    means = _means(asked, strengths(asks), len(suffixes)).tolist()
     return [
         mean < options.suffix_share * abs(suffix.example.activation)
         for mean, suffix in zip(means, suffixes, strict=True)
@@ -208,7 +208,7 @@ def _salient(
                     least,
                 )
             )
-    means = _means(asked, strengths(asks), len(spots))
+    means = _means(asked, strengths(asks), len(spots)).tolist()
     found: list[list[bool]] = [[] for _ in suffixes]
     for (place, _), mean in zip(spots, means, strict=True):
         found[place].append(1 - mean / suffixes[place].strength >= options.saliency_threshold)

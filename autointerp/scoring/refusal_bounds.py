@@ -57,6 +57,7 @@ def correlation_bound(
         t, p = truth - truth.mean(), predicted - predicted.mean()
         within, product, spread = float(t @ t), float(t @ p), float(p @ p)
     if not len(free):
-        return 0.0 if spread == 0 else product / math.sqrt(within * spread)
+        # perfect predictions can come out above 1 in the last digit
+        return 0.0 if spread == 0 else max(-1.0, min(1.0, product / math.sqrt(within * spread)))
     explained = product**2 / spread if spread > 0 and sign * product > 0 else 0.0
     return sign * min(1.0, math.sqrt(max(0.0, total - within + explained) / total))

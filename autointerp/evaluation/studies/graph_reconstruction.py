@@ -57,6 +57,9 @@ def reconstruction(
     name, seed = entry.summary.name, work.suite.seed
     examples = _shared_draw(spilled, name, work.suite.graphs.reconstruction_paths, seed=seed)
     graphs = built(work, [entry], examples, setting, key=f"n2g/simulated/{slug(name)}")
+    failed = graphs.filter(status="failed")
+    if failed.height:
+        raise RuntimeError(failed["reason"][0])
     shard = f"n2g/reconstruction/{slug(name)}"
     if not work.store.has(shard):
         simulated = _Simulated.of(spilled, name, graphs)
