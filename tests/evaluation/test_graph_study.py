@@ -23,7 +23,7 @@ from autointerp.testing.planted_words import (
 )
 
 WORDS = PLANTED[:6]
-GRAPHS = {"reconstruction": "first", "graph_examples": 8, "filler": " harbour"}
+GRAPHS = {"reconstruction": "first", "graph_examples": 8, "filler": " bridge"}
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_the_explanations_step_explains_and_tests_with_the_graphs(run):
 def test_what_the_report_is_told_says_how_it_was_done(run):
     report, _ = run
     facts = report.studies["n2g"]
-    assert facts["setting"]["fillers"] == [" harbour"] and facts["setting"]["front"] == ["<|bos|>"]
+    assert facts["setting"]["fillers"] == [" bridge"] and facts["setting"]["front"] == ["<|bos|>"]
     assert facts["reconstruction"]["checkpoints"]["planted"]["latents"] > len(WORDS)
     json.dumps(facts)
 

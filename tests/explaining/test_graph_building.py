@@ -195,8 +195,8 @@ def examples_of(subject, saes, front, *, seed, count=8):
         text = tuple(chance.randrange(3, 60) for _ in range(chance.randint(2, 9)))
         for name, sae in saes.items():
             z = sae.encode(subject.read(torch.tensor([[*front, *text]]), [SITE])[SITE][0])[-1]
-            for latent in chance.sample(z.nonzero()[:, 0].tolist(), 2):
-                found.append(GraphExample(name, latent, text, float(z[latent])))
+            drawn = chance.sample(z.nonzero()[:, 0].tolist(), 2)
+            found += [GraphExample(name, latent, text, float(z[latent])) for latent in drawn]
     return found
 
 
