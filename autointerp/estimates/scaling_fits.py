@@ -209,7 +209,7 @@ def scaling_facts(
     """The laws of every architecture and site of which a run has several widths or sparsities.
 
     Returns: JSON-able, `{"groups": [...]}`; empty where nothing spans anything. A group has `site`,
-        `architecture`, `fits` (as from `fit_law`, with `k` where at one k, else None) and `left_out`
+        `architecture`, `fits` (as from `fit_law`, with `k` where all are of one k) and `left_out`
         (checkpoint, reason).
     """
     found = {
@@ -238,7 +238,7 @@ def _group(
     if len(points.names) < 2 or (len(_levels(points.n)) < 2 and len(_levels(points.k)) < 2):
         return {}
     level = found[points.names[0], _MSE].level
-    fits = [{**fit_law(LAWS[name], points, level=level), "k": None} for name in ("joint", "product")]
+    fits = [fit_law(LAWS[name], points, level=level) for name in ("joint", "product")]
     for k in _levels(points.k):
         same = (points.k >= k) & (points.k < _SAME_SPARSITY * k)
         at_k = _only(points, same)

@@ -85,7 +85,7 @@ def _group_parts(report: EvaluationReport, place: int, group: Mapping[str, Any])
 def _law_rows(fit: Mapping[str, Any]) -> list[Row]:
     """A row each constant, or one with the reason for there being none."""
     law = Cell(_TITLES.get(fit["law"], fit["law"]), sort=fit["law"], detail=fit["formula"])
-    k = Cell("all", sort=-1) if fit["k"] is None else _plain(fit["k"])
+    k = _plain(fit["k"]) if "k" in fit else Cell("all", sort=-1)
     none = Cell("—", kind="missing")
     if fit["status"] != "measured":
         names = Cell(", ".join(_WORDS.get(name, name) for name in fit["constant_names"]))

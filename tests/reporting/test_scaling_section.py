@@ -7,9 +7,11 @@ import pytest
 from report_examples import density_observations
 
 from autointerp.estimates.scaling_fits import scaling_facts
+from autointerp.metrics.refinement import REFINEMENT_METRICS
 from autointerp.records import Estimate, Failed, Measured, MetricDefinition, MetricResult
 from autointerp.reporting.chart_data import chart_table, charts_of
 from autointerp.reporting.charts import vega_lite_specs
+from autointerp.reporting.json_file import read_report, report_json
 from autointerp.reporting.layers import layer_sections, site_order
 from autointerp.reporting.refinement import refinement_sections
 from autointerp.reporting.report_document import build_document
@@ -46,6 +48,13 @@ def test_a_law_that_cannot_be_fitted_says_why_and_one_that_can_shows_its_constan
     rows = [row for row in table.rows if "plain product" in row.cells[0].text]
     assert [row.cells[2].text for row in rows] == ["α", "β_k", "β_n"]
     assert [row.cells[3].sort for row in rows] == [c["value"] for c in product["constants"]]
+
+
+def test_a_report_that_was_written_and_read_shows_the_same(scaled, refined, tmp_path) -> None:
+    path = tmp_path / "report.json"
+    for report, sections in ((scaled, scaling_sections), (refined, refinement_sections)):
+        path.write_text(report_json(report), encoding="utf-8")
+        assert sections(read_report(path)) == sections(report)
 
 
 def test_what_is_fitted_stands_beside_what_was_measured(scaled) -> None:
@@ -109,6 +118,7 @@ def refined(realistic):
     results[2] = dataclasses.replace(results[2], outcome=Failed("chunk 0: RuntimeError: out of memory"))
     return dataclasses.replace(
         realistic,
+        definitions=[*realistic.definitions, *REFINEMENT_METRICS],
         results=[*realistic.results, *results],
         studies={"refinement": {"token_count": 8123}},
     )
