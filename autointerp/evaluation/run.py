@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from autointerp.atomic_files import reported
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
 from autointerp.config import CorpusSection, Suite, suite_from_mapping, suite_toml
 from autointerp.errors import BadInputError, CheckpointError, CorpusError, InterruptedRunError
@@ -34,7 +35,7 @@ from autointerp.evaluation.work import Clock, Work
 from autointerp.progress import SILENT, Progress
 from autointerp.records import EvaluationReport
 from autointerp.reporting.explanations import with_scores
-from autointerp.reporting.html_file import report_html
+from autointerp.reporting.html_page import write_html_page
 from autointerp.reporting.json_file import read_report, report_json
 from autointerp.run_store import MemoryStore, RunStore
 from autointerp.sampling.activation_pass import read_firing_totals
@@ -229,4 +230,6 @@ def _write_files(
     store.write_table("latents/firing.parquet", kept)
     written = read_report(store.write_text("report.json", report_json(report)))
     shown = with_scores(explained.rows, explained.scores) if explained else []
-    store.write_text("report.html", report_html(written, observations, shown))  # as `report` does
+    page = store.path / "report.html"
+    with reported(page):  # as `report` does
+        write_html_page(page, store.path, written, observations=observations, explained=shown)

@@ -44,6 +44,8 @@ _TITLES = {
     "similar": "Silent, but similar",
     "near_misses": "Silent, by a little",
 }
+_UNMARKED = frozenset({"Silent, at random", "Silent, but similar"})
+"""A context was drawn, and then any place in it, which means nothing."""
 _LISTED_TOKENS = 3
 _LONGEST_LISTED = 240
 _LEAD = (
@@ -225,7 +227,8 @@ def _index(report: EvaluationReport, source: _Source, made: _Made) -> dict[str, 
         "metrics": source.scores.metrics,
         "kinds": source.scores.kinds,
         "samplers": [
-            {"title": title, "meaning": entry.meaning, "silent": entry.is_silent} for title, entry in samplers
+            {"title": title, "meaning": entry.meaning, "marked": title not in _UNMARKED}
+            for title, entry in samplers
         ],
         "texts": code.texts,
         "withText": source.with_text,

@@ -9,7 +9,7 @@ from typing import Any
 
 from autointerp.reporting.token_text import visible
 
-__all__ = ["TokenCode", "code_text", "packed", "shown_text", "three_digits", "unpacked"]
+__all__ = ["TokenCode", "code_text", "deflated", "packed", "shown_text", "three_digits", "unpacked"]
 
 _FIRST = 0x23
 """The character of number 0: behind the quotation mark, which JSON would have to escape."""
@@ -18,10 +18,14 @@ _LONGEST_TOKEN = 120
 _EFFORT = 6
 
 
-def packed(value: Any) -> str:
-    """JSON, deflated (RFC 1950) and in base64: of letters, digits, `+`, `/`, `=`, so harmless anywhere."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+def deflated(text: str) -> str:
+    """A text deflated (RFC 1950) and in base64: of letters, digits, `+`, `/`, `=`, so harmless anywhere."""
     return base64.b64encode(zlib.compress(text.encode(), _EFFORT)).decode("ascii")
+
+
+def packed(value: Any) -> str:
+    """As `deflated`, of JSON."""
+    return deflated(json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
 
 
 def unpacked(text: str) -> Any:

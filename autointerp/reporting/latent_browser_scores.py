@@ -125,7 +125,11 @@ class BrowserScores:
             nulls = [_interval(by_kind[kind].get(key)) for kind in _KINDS[1:]]
             own = _interval(score) or shown_text(score["reason"])
             entries.append([self._kind(key), score.get("n", 0), own, *nulls])
-        return sorted(entries, key=lambda entry: entry[0])
+        return sorted(entries, key=lambda entry: self._reading_order(self.kinds[entry[0]]))
+
+    def _reading_order(self, kind: Sequence[str]) -> tuple[int, str, str]:
+        titles = [metric["title"] for metric in self.metrics]
+        return titles.index(kind[0]) if kind[0] in titles else len(titles), kind[1], kind[2]
 
     def _kind(self, key: tuple[str, str, str]) -> int:
         if key not in self._numbers:

@@ -11,7 +11,7 @@ from autointerp.errors import RunStoreError
 from autointerp.records import EvaluationReport
 from autointerp.reporting.csv_file import report_csv
 from autointerp.reporting.explanation_rows import explained_rows
-from autointerp.reporting.html_file import report_html
+from autointerp.reporting.html_page import write_html_page
 from autointerp.reporting.imported import read_results
 from autointerp.reporting.json_file import read_report, report_json
 from autointerp.reporting.markdown_file import report_markdown
@@ -52,20 +52,27 @@ def rewrite_report(
     source = run / "report.json" if run.is_dir() else run
     report = read_report(source)
     target = out or source.with_name(_NAMES.get(form, f"report.{form}"))
-    explained = [] if without_text or form not in _WITH_EXPLANATIONS else explained_rows(source.parent)
+    explained = explained_rows(source.parent) if form in _WITH_EXPLANATIONS else []
+    texts = [] if without_text else explained
     imported = read_results(results)
     if imported and form != "html":
         raise RunStoreError("results of others are shown in html only", where=f"--format {form}")
-    text = ""
-    if form == "html":
-        text = report_html(report, _observations(source.parent / "observations"), explained, imported)
-    elif form != "parquet":
-        text = _text(report, form, explained)
+    observations = _observations(source.parent / "observations") if form == "html" else None
     try:
-        if form == "parquet":
-            write_parquet_tables(report, explained, target)
-            return target
-        _write(target, text.encode())
+        if form == "html":
+            write_html_page(
+                target,
+                source.parent,
+                report,
+                observations=observations,
+                explained=explained,
+                imported=imported,
+                with_text=not without_text,
+            )
+        elif form == "parquet":
+            write_parquet_tables(report, texts, target)
+        else:
+            _write(target, _text(report, form, texts).encode())
     except OSError as error:
         raise RunStoreError(
             f"cannot be written ({error.strerror})", where=target, remedy="choose another --out"
