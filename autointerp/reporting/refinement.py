@@ -1,24 +1,24 @@
 """EvaluationReport -> the section on refined activations: what the encoder's amounts lose, and to where."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from autointerp.records import EvaluationReport
 from autointerp.reporting import numbers
-from autointerp.reporting.chart_data import series_of
+from autointerp.reporting.chart_data import L0, series_of
 from autointerp.reporting.comparison import headline
 from autointerp.reporting.parts import Axis, Cell, ChartPoint, Column, Part, Row, ScatterChart, Section, Table
 from autointerp.reporting.summary import headline_outcomes, measure_cell, summary_rows_order
 
 __all__ = ["refinement_sections"]
 
-_SHRINKAGE, _GAIN = "refinement.shrinkage", "refinement.gain_normalized_mse"
+_GAIN = "refinement.gain_normalized_mse"
 _COLUMNS = (
     ("refinement.normalized_mse", "Refined MSE"),
     (_GAIN, "gained"),
     ("refinement.delta_ce_nats", "Refined delta CE"),
     ("refinement.gain_delta_ce_nats", "gained"),
-    (_SHRINKAGE, "Refined over original"),
+    ("refinement.shrinkage", "Refined over original"),
     ("refinement.moved", "Moved"),
     ("refinement.zeroed_fraction", "Zeroed"),
     ("refinement.unsolved_fraction", "Not fully refined"),
@@ -76,13 +76,13 @@ def _table(report: EvaluationReport) -> Table:
 
 def _chart(report: EvaluationReport) -> ScatterChart | None:
     values = headline(report)
-    shown = [c for c in report.checkpoints if (c.name, _SHRINKAGE) in values and (c.name, _GAIN) in values]
+    shown = [c for c in report.checkpoints if (c.name, L0) in values and (c.name, _GAIN) in values]
     if not shown:
         return None
     several = len({checkpoint.site for checkpoint in shown}) > 1
     points = []
     for checkpoint in shown:
-        x, y = values[checkpoint.name, _SHRINKAGE], values[checkpoint.name, _GAIN]
+        x, y = values[checkpoint.name, L0], values[checkpoint.name, _GAIN]
         points.append(
             ChartPoint(
                 label=checkpoint.name,
@@ -97,11 +97,15 @@ def _chart(report: EvaluationReport) -> ScatterChart | None:
             )
         )
     return ScatterChart(
-        name="refinement-shift",
-        title="Shrinkage and what it costs",
-        caption="At 1 across, values are as large as they should be, further right they are too small. Up: "
-        "the normalised MSE that the best values would save.",
-        x=Axis("Refined over original value (ratio)"),
-        y=Axis("Normalised MSE gained (ratio)", "linear", "lower"),
+        name="refinement-gain",
+        title="What the encoder's amounts lose",
+        caption="The normalised MSE that the best values of the same latents would save, over the number of "
+        "active latents. Lines join checkpoints of one architecture and width.",
+        x=Axis("L0 (latents per token)", _scale(min(point.x_low for point in points))),
+        y=Axis("Normalised MSE gained (ratio)", _scale(min(point.y_low for point in points)), "lower"),
         points=tuple(points),
     )
+
+
+def _scale(lowest: float) -> Literal["linear", "log"]:
+    return "log" if lowest > 0 else "linear"

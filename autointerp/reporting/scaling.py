@@ -1,5 +1,6 @@
 """EvaluationReport -> the section on scaling: laws in width and sparsity, measured against fitted."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -84,7 +85,7 @@ def _group_parts(report: EvaluationReport, place: int, group: Mapping[str, Any])
 
 def _law_rows(fit: Mapping[str, Any]) -> list[Row]:
     """A row each constant, or one with the reason for there being none."""
-    law = Cell(_TITLES.get(fit["law"], fit["law"]), sort=fit["law"], detail=fit["formula"])
+    law = Cell(_TITLES.get(fit["law"], fit["law"]), sort=fit["law"], detail=_formula(fit))
     k = _plain(fit["k"]) if "k" in fit else Cell("all", sort=-1)
     none = Cell("—", kind="missing")
     if fit["status"] != "measured":
@@ -104,6 +105,14 @@ def _law_rows(fit: Mapping[str, Any]) -> list[Row]:
         )
         for place, constant in enumerate(fit["constants"])
     ]
+
+
+def _formula(fit: Mapping[str, Any]) -> str:
+    """With the constants' signs in place of their names, the longer names first."""
+    text = str(fit["formula"])
+    for name in sorted(_WORDS, key=len, reverse=True):
+        text = re.sub(rf"\b{name}\b", _WORDS[name], text)
+    return text
 
 
 def _paper_cell(fit: Mapping[str, Any], name: str) -> Cell:
@@ -181,7 +190,7 @@ def _fitted_chart(
     return ScatterChart(
         name=f"scaling-{place}-chart",
         title=f"Measured against fitted, {group['architecture']}",
-        caption=f"{fit['formula']}. A law that holds has its marks on the diagonal; lines join checkpoints "
+        caption=f"{_formula(fit)}. A law that holds has its marks on the diagonal; lines join checkpoints "
         "of one sparsity.",
         x=Axis("Normalised MSE, fitted (ratio)", _scale(points, "x")),
         y=Axis("Normalised MSE, measured (ratio)", _scale(points, "y"), "lower"),

@@ -115,7 +115,7 @@ def refined(realistic):
         for checkpoint in realistic.checkpoints
         for name, value in values.items()
     ]
-    results[2] = dataclasses.replace(results[2], outcome=Failed("chunk 0: RuntimeError: out of memory"))
+    results[1] = dataclasses.replace(results[1], outcome=Failed("chunk 0: RuntimeError: out of memory"))
     return dataclasses.replace(
         realistic,
         definitions=[*realistic.definitions, *REFINEMENT_METRICS],
@@ -132,7 +132,7 @@ def test_refinement_has_a_row_each_checkpoint_and_a_mark_where_both_numbers_are(
     assert "out of memory" in texts(section)
     lost = refined.checkpoints[0].name
     assert {point.label for point in chart.points} == {c.name for c in refined.checkpoints} - {lost}
-    assert {point.x for point in chart.points} == {1.4}
+    assert {point.y for point in chart.points} == {0.02}
     assert sum(point.is_null for point in chart.points) == 1
 
 
