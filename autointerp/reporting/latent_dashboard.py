@@ -159,6 +159,9 @@ def _explanation_lines(explanation: LatentExplanation) -> list[Text]:
         if score.borrowed is not None:
             digits = numbers.decimals_for(score.low, score.high)
             lines[-1].append(f", with another latent's {numbers.fixed(score.borrowed, digits)}")
+    lines += [
+        Text(f"    {visible(line)}", "dim", no_wrap=True, overflow="ellipsis") for line in explanation.graph
+    ]
     return lines
 
 

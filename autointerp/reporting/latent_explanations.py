@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autointerp.errors import RunStoreError
+from autointerp.errors import BadInputError, RunStoreError
+from autointerp.explaining.graph_trie import Graph
+from autointerp.explaining.graph_wording import drawn
 
 __all__ = ["LatentExplanation", "LatentScore", "explanations_of"]
 
@@ -16,6 +18,7 @@ _SHOWN = {
     "explanation.simulation_correlation": "simulation correlation",
 }
 """Scores that a latent is shown with, in reading order."""
+_GRAPH_LINES = 12
 _SOURCE = frozenset({"explainer", "explanation", "method", "judge"})
 
 
@@ -41,6 +44,8 @@ class LatentExplanation:
     """None where there is none; then `refusal` says why."""
     refusal: str | None
     scores: tuple[LatentScore, ...]
+    graph: tuple[str, ...] = ()
+    """Lines of a drawing, where the explanation is a graph."""
 
 
 def explanations_of(run: Path, *, checkpoint: str, latent: int) -> tuple[LatentExplanation, ...]:
@@ -60,9 +65,21 @@ def explanations_of(run: Path, *, checkpoint: str, latent: int) -> tuple[LatentE
             text=row["text"] if row["status"] == "explained" else None,
             refusal=None if row["status"] == "explained" else row.get("cause") or row.get("reason"),
             scores=_scores(row["explainer"], scores),
+            graph=_drawing(row.get("data")),
         )
         for row in rows
     )
+
+
+def _drawing(data: Any) -> tuple[str, ...]:
+    """Of a graph; nothing of other data, and of a damaged one."""
+    if not isinstance(data, Mapping) or data.get("kind") != "neuron_graph":
+        return ()
+    try:
+        graph, texts = Graph.from_json(data)
+    except BadInputError:
+        return ()
+    return drawn(graph, texts, lines=_GRAPH_LINES)
 
 
 def _scores(
