@@ -73,9 +73,11 @@ def load_probe_data(
         drawn.update({one.task.name: one for one in made[0]})
         skipped.update({one.task.name: one for one in made[1]})
 
-    on_source = [name for name, one in found.items() if one.file.marks or one.file.contexts]
-    if on_source:
-        keep(source_tasks(on_source, _all_on_source(found), encoder, examples=examples, seed=seed))
+    on_source = {name: one.file for name, one in found.items() if one.file.marks or one.file.contexts}
+    for every in (_catalogue_on_source(), _own_only(on_source)):
+        wanted = [name for name in on_source if name in every]
+        if wanted:
+            keep(source_tasks(wanted, every, encoder, examples=examples, seed=seed))
     on_rows = {name: one.file for name, one in found.items() if one.file.rows}
     if on_rows:
         data = base / "probe-data"
@@ -148,9 +150,14 @@ def _unknown(asked: str, names: Sequence[str]) -> SuiteError:
     )
 
 
-def _all_on_source(found: Mapping[str, _Found]) -> dict[str, TaskFile]:
-    """All tasks that share the pool of contexts: those of the catalogue, and the user's own."""
+def _catalogue_on_source() -> dict[str, TaskFile]:
+    """All tasks of the catalogue that share a pool of contexts."""
     root = bundled_folder("probes")
     every = {name: read_task_file(root / name / _TASK) for name in catalogue_names()}
-    every |= {name: one.file for name, one in found.items()}
     return {name: file for name, file in every.items() if file.marks or file.contexts}
+
+
+def _own_only(on_source: Mapping[str, TaskFile]) -> dict[str, TaskFile]:
+    """Those of the user's own, with a pool of theirs: the catalogue's examples do not depend on them."""
+    catalogue = set(catalogue_names())
+    return {name: file for name, file in on_source.items() if name not in catalogue}

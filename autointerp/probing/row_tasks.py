@@ -61,8 +61,9 @@ def row_tasks(
         _Gathering(name, file, file.task(name), wanted=max(_SPARE * examples // 2, 1))
         for name, file in tasks.items()
     ]
+    pinned = _Pinned(reader)
     for source in dict.fromkeys(_read_as_one(source) for one in gathering for source in one.file.rows):
-        _gather(source, gathering, reader, seed=seed)
+        _gather(source, gathering, pinned, seed=seed)
     drawn: list[DrawnTask] = []
     skipped: list[SkippedTask] = []
     for one in gathering:
@@ -97,7 +98,27 @@ class _User:
         return self.gathering.is_done(self.own, self.had)
 
 
-def _gather(source: RowSource, gathering: Sequence[_Gathering], reader: HubReader, *, seed: int) -> None:
+@dataclass
+class _Pinned:
+    """A reader that asks for the commit of a data set once, and not again where it got no answer."""
+
+    reader: HubReader
+    revisions: dict[tuple[str, str | None], str | CorpusError] = field(default_factory=dict)
+
+    def revision(self, source: RowSource) -> str:
+        key = (source.dataset, source.revision)
+        if key not in self.revisions:
+            try:
+                self.revisions[key] = self.reader.revision(source)
+            except CorpusError as error:
+                self.revisions[key] = error
+        known = self.revisions[key]
+        if isinstance(known, CorpusError):
+            raise known
+        return known
+
+
+def _gather(source: RowSource, gathering: Sequence[_Gathering], pinned: _Pinned, *, seed: int) -> None:
     """Read one source for all tasks that have it; what is wrong with it is their fault, not an exception."""
     users = [
         _User(one, own, len(one.texts))
@@ -107,8 +128,8 @@ def _gather(source: RowSource, gathering: Sequence[_Gathering], reader: HubReade
     ]
     waiting = users
     try:
-        revision = reader.revision(source)
-        for number, row in enumerate(reader.rows(source, revision)):
+        revision = pinned.revision(source)
+        for number, row in enumerate(pinned.reader.rows(source, revision)):
             if not number % _ROWS_BETWEEN_LOOKS:
                 waiting = [user for user in waiting if not user.is_done()]
             if not waiting or number >= source.limit:

@@ -15,8 +15,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 # Their children's places are wrong before Python 3.12, so that what stands in braces counts as text.
 _OPAQUE = tuple(getattr(ast, name) for name in ("JoinedStr", "TemplateStr") if hasattr(ast, name))
-# Expressions to `ast` that mostly stand alone, as statements do, or have no keyword of their own.
-_PLAIN = (ast.Constant, ast.Yield, ast.YieldFrom, ast.Await)
+_WITH_KEYWORDS = (ast.BoolOp, ast.Compare, ast.UnaryOp, ast.IfExp, ast.Lambda, *_COMPREHENSIONS)
 _INTRODUCTION = re.compile(r"(?:async[\s\\]+)?(?:def|class)[\s\\]+")
 _TEST_CLASS = re.compile(r"^Test|Tests?$")
 _DUNDER = re.compile(r"__\w+__")
@@ -72,7 +71,7 @@ def syntax_spans(text: str, lines: SourceLines) -> SyntaxSpans:
     found = SyntaxSpans(text, lines)
     _docstring(tree, found)
     for node, parameters in _nodes(tree):
-        if isinstance(node, ast.expr) and not isinstance(node, _PLAIN):
+        if isinstance(node, _WITH_KEYWORDS):
             found.mark("expression", node)
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in parameters:
             found.mark("parameter_read", node)

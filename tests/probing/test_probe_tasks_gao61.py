@@ -29,6 +29,7 @@ PAPER = [
     "jigsaw",
 ]
 OPTIONS = ContextOptions(context_length=64)
+LOCAL = ("stdlib", "json", "by-hand")
 
 
 class FixtureReader:
@@ -37,14 +38,16 @@ class FixtureReader:
     def __init__(self, missing=()):
         self.missing = missing
         self.read = []
+        self.asked = []
 
     def revision(self, source):
+        self.asked.append(source.dataset)
         if source.dataset in self.missing:
             raise CorpusError("the data set cannot be read (no network)", where=source.dataset)
-        return "" if source.dataset in ("stdlib", "json", "by-hand") else f"commit-of-{source.dataset}"
+        return "" if source.dataset in LOCAL else f"commit-of-{source.dataset}"
 
     def rows(self, source, revision):
-        assert revision == self.revision(source)
+        assert revision == ("" if source.dataset in LOCAL else f"commit-of-{source.dataset}")
         self.read.append(source)
         path = FIXTURES / f"{source.dataset.replace('/', '__')}.jsonl"
         kept = []
@@ -115,6 +118,7 @@ def test_a_data_set_is_read_once_for_all_tasks_on_it(loaded):
     assert len(reader.read) == len(set(reader.read))
     assert len([one for one in reader.read if one.dataset == "monology/pile-uncopyrighted"]) == 1
     assert len([one for one in reader.read if one.dataset == "fancyzhx/ag_news"]) == 1
+    assert reader.asked.count("Helsinki-NLP/europarl") == 1
 
 
 @pytest.mark.parametrize(
@@ -177,14 +181,16 @@ def test_a_phrase_is_marked_at_its_last_token_and_the_text_ends_there(loaded, to
 
 
 def test_a_data_set_that_cannot_be_had_is_skipped_with_the_reason_and_the_others_are_not(tokenizer):
+    reader = FixtureReader(missing=["allenai/sciq", "Helsinki-NLP/europarl"])
     data = load_probe_data(
         ["gao61/sciq", "gao61/cola", "gao61/europarl_es"],
         tokenizer=tokenizer,
         options=OPTIONS,
         examples=40,
         seed=0,
-        reader=FixtureReader(missing=["allenai/sciq", "Helsinki-NLP/europarl"]),
+        reader=reader,
     )
+    assert reader.asked.count("Helsinki-NLP/europarl") == 1
     assert [one.task.name for one in data.tasks] == ["gao61/cola"]
     assert [one.task.name for one in data.skipped] == ["gao61/sciq", "gao61/europarl_es"]
     assert all("no network" in one.reason for one in data.skipped)

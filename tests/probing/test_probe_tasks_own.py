@@ -6,6 +6,7 @@ from transformers import AutoTokenizer
 from autointerp.demo import demo_subject
 from autointerp.errors import SuiteError
 from autointerp.probing import own_tasks as own_module
+from autointerp.probing import source_files, source_tasks
 from autointerp.probing.catalogue import load_probe_data
 from autointerp.sampling.contexts import ContextOptions
 
@@ -257,8 +258,16 @@ def test_a_folder_without_a_task_is_refused(tokenizer, tmp_path):
         load(tokenizer, tmp_path, str(tmp_path))
 
 
-def test_a_task_of_ones_own_may_mark_python_source_or_name_rows(tokenizer, tmp_path):
+def test_a_task_of_ones_own_may_mark_python_source_or_name_rows(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(source_files, "_CHARACTERS", 100_000)
+    monkeypatch.setattr(source_files, "_TEST_CHARACTERS", 10_000)
+    monkeypatch.setattr(source_files, "_LARGEST_CHARACTERS", 20_000)
+    monkeypatch.setattr(source_tasks, "_POOL_TOKENS", 16_384)
     write(tmp_path / "hub", rows(2), toml="[[rows]]\ndataset = 'who/what'\n[label]\nrule = 'source'")
-    data = load(tokenizer, tmp_path, "hub")
+    (tmp_path / "returns").mkdir()
+    marks = "[marks]\nkinds = ['keyword']\npositive = 'function_body'\n"
+    (tmp_path / "returns" / "task.toml").write_text(TOML.format(pooling="marked") + marks, encoding="utf-8")
+    data = load(tokenizer, tmp_path, "hub", "returns", context_length=64)
     assert data.skipped[0].task.name == "own/hub"
     assert "datasets" in data.skipped[0].reason
+    assert [one.task.name for one in data.tasks] == ["own/returns"]

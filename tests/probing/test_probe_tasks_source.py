@@ -100,7 +100,7 @@ def with_feature(name, text=SOURCE, kind=None):
         ("async", "name", ["later", "self", "self", "lock", "LIMIT"]),
         ("test_class", "name", ["__len__", "self"]),
         ("dunder_method", "keyword", ["while", "True", "return"]),
-        ("expression", "keyword", ["True", "not", "in", "and", "for", "in", "if", "lambda", "if", "else"]),
+        ("expression", "keyword", ["not", "in", "and", "for", "in", "if", "lambda", "if", "else"]),
         ("first_in_block", "keyword", ["if", "return", "raise", "with", "yield", "def", "while", "return"]),
         ("first_in_block", "name", ["print", "other"]),
         ("import_from", None, ["from", "typing", "import", "Any"]),
