@@ -295,7 +295,7 @@ class _Point:
 
 
 def _row_dot(a: Tensor, b: Tensor) -> Tensor:
-    """Row-wise dot products. (A product and its sum: several times as fast as batched matrix products.)"""
+    """Row-wise dot products; several times as fast as a batched matrix product."""
     return torch.linalg.vecdot(a, b)
 
 
@@ -307,7 +307,7 @@ class JointProbe:
     bias: float
 
     def logits(self, z: Float[Tensor, "latent probe_example"]) -> Float[Tensor, " probe_example"]:
-        """Weight . z + bias; z standardised as in the fit."""
+        """Log-odds of y = 1; z standardised as in the fit."""
         return self.weight @ z + self.bias
 
 

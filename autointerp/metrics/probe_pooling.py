@@ -73,7 +73,7 @@ class ItemTable:
     position: Int[np.ndarray, " token"]
     """In the text; ascending within one."""
     items: Items
-    of_task: tuple[Int[np.ndarray, " probe_example"], ...]
+    of_task: tuple[Int[np.ndarray, " _"], ...]
     """For each task, the item of every example."""
 
 

@@ -10,12 +10,16 @@ from torch import Tensor
 
 from autointerp.metrics.probe_newton import Standardised, fit_joint_probe, fit_probes, standardised
 from autointerp.metrics.probe_pooling import PooledValues
+from autointerp.sampling.samplers.hashing import text_hash
 
-__all__ = ["FittedProbe", "Found", "ProbedTask", "fit_chosen", "search"]
+__all__ = ["PENALTIES", "FittedProbe", "Found", "ProbedTask", "best_penalty", "fit_chosen", "search"]
 
-_ROOM = {"cpu": 1 << 22, "cuda": 1 << 27}
+_ROOM = {"cpu": 1 << 23, "cuda": 1 << 27}
 """Values of one block, (latent, item)."""
 _FEWEST_ROWS = 32
+PENALTIES = (1.0, 0.1, 0.01)
+"""C among which `best_penalty` chooses."""
+_FOLDS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +62,7 @@ class Found:
 def search(
     values: PooledValues,
     tasks: Sequence[ProbedTask],
-    labels: Sequence[Sequence[Bool[np.ndarray, " probe_example"]]],
+    labels: Sequence[Sequence[Bool[np.ndarray, " _"]]],
     *,
     counts: Sequence[int] = (),
     keep: int = 0,
@@ -179,3 +183,25 @@ def fit_chosen(
     loss = torch.nn.functional.softplus(sign * probe.logits(known.z)).mean()
     told = probe.logits((test - known.mean[:, None]) / known.std[:, None])
     return FittedProbe(tuple(latents), probe.weight, float(loss), told.numpy())
+
+
+def best_penalty(values: Float[Tensor, "latent item"], task: ProbedTask, groups: Sequence[str]) -> float:
+    """The C of `PENALTIES` whose joint probe has the least loss in cross-validation within train.
+
+    Two folds; all examples of a group are in one, by the hash of its name. The largest C of equals, and where
+    a fold leaves one label only.
+    """
+    train = task.train()
+    chosen = values.double().cpu()[:, torch.from_numpy(train.item)]
+    fold = np.array([text_hash(group) % _FOLDS for group in np.array(groups, dtype=object)[~task.is_test]])
+    total = np.zeros(len(PENALTIES))
+    for held_out in range(_FOLDS):
+        split = ProbedTask(train.name, np.arange(len(fold)), train.label, fold == held_out)
+        kept = split.label[~split.is_test]
+        if kept.all() or not kept.any():
+            return PENALTIES[0]
+        for number, inverse_penalty in enumerate(PENALTIES):
+            probe = fit_chosen(chosen, range(len(chosen)), split, inverse_penalty=inverse_penalty)
+            sign = 1.0 - 2.0 * split.label[split.is_test]
+            total[number] += np.logaddexp(0.0, sign * probe.test_logits).sum()
+    return PENALTIES[int(total.argmin())]

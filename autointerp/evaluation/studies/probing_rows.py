@@ -11,10 +11,16 @@ from autointerp.evaluation.studies.probing_work import Shard
 from autointerp.metrics.probe_loss import ACCURACY, AUROC, KNOWN_FEATURE_F1, PROBE_LOSS, f1_terms, losses
 from autointerp.records import OBSERVATION_SCHEMA, observation_frame, slice_key
 
-__all__ = ["DICTIONARY_KINDS", "checkpoint_facts", "checkpoint_observations", "lacking_observations"]
+__all__ = ["checkpoint_facts", "checkpoint_observations", "lacking_observations"]
 
-_BASELINES = ("chance", "channels", "random_directions", "random_labels", "all_channels")
-DICTIONARY_KINDS = ("own", "random_labels")
+_BASELINES = (
+    "chance",
+    "channels",
+    "random_directions",
+    "random_labels",
+    "all_channels",
+    "all_channels_tuned",
+)
 _ALL_LEXICAL = "every task that was probed is lexical: one token tells too much"
 
 

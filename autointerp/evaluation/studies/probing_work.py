@@ -23,7 +23,7 @@ from autointerp.metrics.probe_pooling import (
     PooledInputs,
     PooledValues,
 )
-from autointerp.metrics.probe_search import FittedProbe, Found, ProbedTask, fit_chosen, search
+from autointerp.metrics.probe_search import FittedProbe, Found, ProbedTask, best_penalty, fit_chosen, search
 from autointerp.sections.probes import ProbeSection
 
 __all__ = ["FACTS", "LOGITS", "Shard", "probe_dictionary", "probe_site"]
@@ -199,8 +199,11 @@ def probe_site(
     seed: int,
     device: torch.device,
 ) -> Shard:
-    """What needs no dictionary: kinds `chance`, `channels`, `all_channels`, `random_directions@n` for each n.
+    """What needs no dictionary: `chance`, `channels`, `all_channels`, `random_directions@n` for each n.
 
+    With few examples for many channels the penalty decides what all of them together reach. So the ceiling
+    stands there twice: with the penalty of all other probes, and, `all_channels_tuned`, with one that is
+    chosen on train.
     Random directions are read of activations whose channels are standardised on the task's own train texts;
     the first n of them are the same for all n.
     """
@@ -210,13 +213,17 @@ def probe_site(
     labels = [[task.label] for task in block.tasks]
     found = _searched(pool, block.tasks, labels, [bank.latent_count], section=section)[bank.latent_count]
     everything = list(range(bank.latent_count))
-    for task, state in zip(block.tasks, found, strict=True):
+    for task, of_task, state in zip(block.tasks, block.groups, found, strict=True):
         notes.add("chance", task, chance_logits(task))
         values, mine = _task_values(pool, task)
         known = values.of(torch.tensor(everything))
-        for kind, some in (("channels", state.best), ("all_channels", everything)):
-            probe = fit_chosen(known[some], some, mine, inverse_penalty=section.inverse_penalty)
-            notes.fitted(kind, mine, probe)
+        tuned = best_penalty(known, mine, of_task)
+        for kind, some, inverse_penalty in (
+            ("channels", state.best, section.inverse_penalty),
+            ("all_channels", everything, section.inverse_penalty),
+            ("all_channels_tuned", everything, tuned),
+        ):
+            notes.fitted(kind, mine, fit_chosen(known[some], some, mine, inverse_penalty=inverse_penalty))
         rows = torch.from_numpy(np.concatenate(list(_train_rows(task, block.table.items))))
         directions = DirectionBank(x[rows], max(latent_counts), seed=seed, site=site, device=device)
         draw = _pool(directions, x, block.table.items)
