@@ -264,10 +264,10 @@ def test_a_task_of_ones_own_may_mark_python_source_or_name_rows(tokenizer, tmp_p
     monkeypatch.setattr(source_files, "_LARGEST_CHARACTERS", 20_000)
     monkeypatch.setattr(source_tasks, "_POOL_TOKENS", 16_384)
     write(tmp_path / "hub", rows(2), toml="[[rows]]\ndataset = 'who/what'\n[label]\nrule = 'source'")
-    (tmp_path / "returns").mkdir()
-    marks = "[marks]\nkinds = ['keyword']\npositive = 'function_body'\n"
-    (tmp_path / "returns" / "task.toml").write_text(TOML.format(pooling="marked") + marks, encoding="utf-8")
-    data = load(tokenizer, tmp_path, "hub", "returns", context_length=64)
+    (tmp_path / "calls").mkdir()
+    marks = "[marks]\nkinds = ['name']\npositive = 'called'\n"
+    (tmp_path / "calls" / "task.toml").write_text(TOML.format(pooling="marked") + marks, encoding="utf-8")
+    data = load(tokenizer, tmp_path, "hub", "calls", context_length=64)
     assert data.skipped[0].task.name == "own/hub"
     assert "datasets" in data.skipped[0].reason
-    assert [one.task.name for one in data.tasks] == ["own/returns"]
+    assert [one.task.name for one in data.tasks] == ["own/calls"]
