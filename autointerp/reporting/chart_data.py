@@ -212,7 +212,8 @@ def alternative(chart: Chart) -> str:
     if chart.kind == "line":
         lines = len({point.label for point in chart.points})
         places = len(chart.x_order)
-        return f"{chart.title}. Line chart of {chart.y.title} over {places} positions, {lines} lines."
+        across = f"{chart.x.title} ({places} values)"
+        return f"{chart.title}. Line chart of {chart.y.title} over {across}, {lines} lines."
     return f"{chart.title}. {len(chart.panels)} histograms of latents over {chart.x.title}."
 
 

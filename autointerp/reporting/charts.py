@@ -264,7 +264,7 @@ def _lines(chart: LineChart) -> alt.LayerChart:
 def _line_tooltip(chart: LineChart) -> list[alt.Tooltip]:
     return [
         alt.Tooltip("label:N", title="checkpoint"),
-        alt.Tooltip("x:O", title="position"),
+        alt.Tooltip("x:O", title=chart.x.title),
         alt.Tooltip("y:Q", title=chart.y.title, format=".4~g"),
         alt.Tooltip("y_low:Q", title="from", format=".4~g"),
         alt.Tooltip("y_high:Q", title="to", format=".4~g"),

@@ -12,6 +12,7 @@ from autointerp.reporting.chart_data import charts_of
 from autointerp.reporting.coverage import coverage_sections
 from autointerp.reporting.explanations import explanation_sections
 from autointerp.reporting.failures import failure_lines
+from autointerp.reporting.graphs import graph_sections
 from autointerp.reporting.imported.result import ImportedResult
 from autointerp.reporting.imported_section import imported_sections
 from autointerp.reporting.layers import layer_sections
@@ -51,6 +52,7 @@ def build_document(
             summary_section(report),
             *coverage_sections(report),
             *explanation_sections(report, explained),
+            *graph_sections(report, explained),
             *ablation_sections(report),
             *refinement_sections(report),
             *imported_sections(report, imported),

@@ -132,8 +132,9 @@ def test_charts_are_drawn_from_what_was_measured(realistic):
         "sparsity-loss",
         "positions",
         "density",
+        "spectrum",
     ]
-    scatter, _, line, density = charts
+    scatter, _, line, density, _ = charts
     assert len(scatter.points) == len(density.panels) == 8
     assert (scatter.x.scale, scatter.y.scale) == ("log", "log")
     assert line.x_order == ("0", "1–3", "4–15", "16–63")
