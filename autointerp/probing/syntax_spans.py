@@ -2,6 +2,7 @@
 
 import ast
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -67,7 +68,9 @@ def syntax_spans(text: str, lines: SourceLines) -> SyntaxSpans:
     Raises:
         SyntaxError, ValueError, RecursionError: it cannot be parsed.
     """
-    tree = ast.parse(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of others' source: escapes that mean nothing, say
+        tree = ast.parse(text)
     found = SyntaxSpans(text, lines)
     _docstring(tree, found)
     for node, parameters in _nodes(tree):

@@ -156,6 +156,10 @@ def test_what_is_no_python_is_left_out(text):
     assert _analysed(document_of(text)) is None
 
 
+def test_warnings_of_others_source_are_not_ours():
+    assert with_feature("string", "x = '\\d'\ny = 'a'\n") == ["a"]
+
+
 def test_no_feature_is_misspelt():
     units, _features, _facts = analysed(SOURCE)
     spans = syntax_spans(SOURCE, SourceLines(SOURCE)).spans
