@@ -16,7 +16,7 @@ from autointerp.errors import SuiteError
 from autointerp.explanation_sections import ExplanationSection, LlmSection
 from autointerp.sections.ablation import AblationSection
 from autointerp.sections.graphs import GraphSection
-from autointerp.sections.probes import ProbeSection
+from autointerp.sections.probes import PROBE_SETS, ProbeSection
 from autointerp.sections.refinement import RefinementSection
 from autointerp.sections.section import Section
 from autointerp.suite_paths import absolute_path, resolved_model, stands_for_others
@@ -171,7 +171,13 @@ def suite_from_mapping(content: Mapping[str, Any], *, folder: Path, where: str =
     )
     model = resolved_model(suite.subject.model, folder, where=where)
     subject = suite.subject.model_copy(update={"model": model})
-    return suite.model_copy(update={"corpus": corpus, "checkpoints": checkpoints, "subject": subject})
+    # Folders of one's own; names of shipped sets go first, whatever lies beside the suite.
+    tasks = tuple(
+        str(folder / task) if task.partition("/")[0] not in PROBE_SETS and (folder / task).is_dir() else task
+        for task in suite.probes.tasks
+    )
+    update = {"corpus": corpus, "checkpoints": checkpoints, "subject": subject}
+    return suite.model_copy(update=update | {"probes": suite.probes.model_copy(update={"tasks": tasks})})
 
 
 def _named(entry: CheckpointSection) -> CheckpointSection:

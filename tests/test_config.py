@@ -42,6 +42,13 @@ def test_relative_paths_are_taken_from_the_suite_file(tmp_path):
     assert suite.checkpoints[0].name == "sae"
 
 
+def test_folders_of_probe_tasks_are_taken_from_the_suite_file_and_shipped_sets_go_first(tmp_path):
+    for name in ("mine", "stdlib"):
+        (tmp_path / name).mkdir()
+    suite = load_suite(write(tmp_path, MINIMAL + '[probes]\ntasks = ["mine", "stdlib", "gao61/sciq"]\n'))
+    assert suite.probes.tasks == (str(tmp_path / "mine"), "stdlib", "gao61/sciq")
+
+
 def test_folder_names_with_dots_stay_whole(tmp_path):
     suite = load_suite(write(tmp_path, MINIMAL + '[[checkpoints]]\npath = "run/layers.4"\n'))
     assert suite.checkpoints[0].name == "layers.4"

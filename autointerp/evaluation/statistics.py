@@ -99,6 +99,8 @@ def _publishable(suite: Suite) -> dict[str, Any]:
             section["path"] = Path(section["path"]).name
     if Path(content["subject"]["model"]).is_absolute():
         content["subject"]["model"] = Path(content["subject"]["model"]).name
+    tasks = content["probes"]["tasks"]
+    content["probes"]["tasks"] = [Path(task).name if Path(task).is_absolute() else task for task in tasks]
     return content
 
 

@@ -6,7 +6,10 @@ from pydantic import Field
 
 from autointerp.sections.section import Section
 
-__all__ = ["ProbeSection"]
+__all__ = ["PROBE_SETS", "ProbeSection"]
+
+PROBE_SETS = ("stdlib", "gao61")
+"""Sets of tasks that ship with the package."""
 
 
 class ProbeSection(Section):
