@@ -146,8 +146,9 @@ class DictionaryFacts:
         """Its Neuron-to-Graph as lines of text; none where the run has none that can be read."""
         for row in self._graphs.get(latent, ()):
             try:
-                return graph_lines(*Graph.from_json(json.loads(row["data"] or "{}")))
-            except (BadInputError, ValueError, AttributeError, RecursionError):
+                data = json.loads(row["data"] or "{}")
+                return graph_lines(*Graph.from_json(data if isinstance(data, dict) else {}))
+            except (BadInputError, ValueError, RecursionError):
                 return []
         return []
 

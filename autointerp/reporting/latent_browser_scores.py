@@ -12,7 +12,6 @@ __all__ = ["BrowserScores", "ShownMetric", "disagreement"]
 _FIRST = ("explanation.detection_auroc", "explanation.fuzzing_auroc", "explanation.simulation_correlation")
 """Metrics that the list shows, where the run has them; what others it has can be sorted by."""
 _LONGEST_EXPLANATION = 4000
-_REFUSALS = "explanation.refusal_fraction"
 _SOURCE = ("explainer", "explanation", "method", "judge")
 _NO_JUDGE = "constant"
 _KINDS = ("own", "borrowed", "empty")
@@ -57,7 +56,7 @@ class BrowserScores:
         named += [
             name
             for name in self._titles
-            if name in found - {*_FIRST, _REFUSALS} and not name.endswith("_over_borrowed")
+            if name in found - set(_FIRST) and not name.endswith("_over_borrowed")
         ]
         return [
             {"key": name, "title": self._title(name), "chance": 0.5 if name.endswith("_auroc") else 0.0}
@@ -81,17 +80,21 @@ class BrowserScores:
                 return str(line["text"])
         return None
 
-    def headline(self, checkpoint: str, latent: int) -> list[list[float] | None]:
+    def headline(self, checkpoint: str, latent: int) -> list[list[Any] | None]:
         """`[value, low, high, borrowed or null]` of each of `metrics`, of the latent's first explanation."""
         lines = self._lines.get((checkpoint, latent), ())
         line = next((line for line in lines if line["status"] == "explained"), None)
         if line is None:
             return []
-        found: dict[tuple[str, str], Score] = {}
-        for score in line["scores"]:
+        own: dict[str, Score] = {}
+        borrowed: dict[tuple[str, str], Score] = {}
+        for score in sorted(line["scores"], key=lambda score: len(score.get("slice", {}))):
             if "value" in score and _is_headline(score):
-                found.setdefault((score["explanation"], score["metric"]), score)
-        return [_headline_entry(found, metric["key"]) for metric in self.metrics]
+                if score["explanation"] == "own":
+                    own.setdefault(score["metric"], score)
+                elif score["explanation"] == "borrowed":
+                    borrowed.setdefault((score["metric"], score["judge"]), score)
+        return [_headline_entry(own.get(metric["key"]), borrowed) for metric in self.metrics]
 
     def explanations(self, checkpoint: str, latent: int, *, with_text: bool = True) -> list[dict[str, Any]]:
         """What each explainer said, and all its scores beside the nulls'.
@@ -139,7 +142,7 @@ class BrowserScores:
         return self._numbers[key]
 
 
-def disagreement(entries: Sequence[Sequence[float] | None], metrics: Sequence[ShownMetric]) -> float | None:
+def disagreement(entries: Sequence[Sequence[Any] | None], metrics: Sequence[ShownMetric]) -> float | None:
     """How far the scorers are apart: the largest of their scores less the smallest, 0 chance and 1 perfect.
 
     AUROC enters as 2 AUROC - 1, correlation as it is. 0 where all agree; None of fewer than two.
@@ -153,7 +156,8 @@ def disagreement(entries: Sequence[Sequence[float] | None], metrics: Sequence[Sh
 
 
 def _is_headline(score: Score) -> bool:
-    return not score.get("slice") and score["judge"] != _NO_JUDGE
+    """Whether it is of all passages, by whoever judged them."""
+    return score["judge"] not in ("", _NO_JUDGE) and not _narrowing(score)
 
 
 def _narrowing(score: Score) -> str:
@@ -165,12 +169,12 @@ def _narrowing(score: Score) -> str:
     return shown_text(numbers.slice_words(rest)) if rest else ""
 
 
-def _headline_entry(found: Mapping[tuple[str, str], Score], metric: str) -> list[Any] | None:
-    own = _interval(found.get(("own", metric)))
-    if own is None:
+def _headline_entry(own: Score | None, borrowed: Mapping[tuple[str, str], Score]) -> list[Any] | None:
+    interval = _interval(own)
+    if own is None or interval is None:
         return None
-    borrowed = _interval(found.get(("borrowed", metric)))
-    return [*own, borrowed[0] if borrowed else None]
+    other = _interval(borrowed.get((own["metric"], own["judge"])))
+    return [*interval, other[0] if other else None]
 
 
 def _interval(score: Score | None) -> list[float] | None:

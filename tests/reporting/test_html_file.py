@@ -10,19 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from browser_visits import Visit, running_browser
 from report_examples import HOSTILE, density_observations
 
 from autointerp.reporting.html_file import report_html
 from autointerp.reporting.json_file import report_json
-
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module")
@@ -38,41 +30,8 @@ def pages(realistic, hostile, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    if not CHROMIUM.exists():
-        pytest.skip("no Chromium: the page is not looked at in a browser")
-    playwright = pytest.importorskip("playwright.sync_api", reason="no Chromium: playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+    with running_browser() as running:
         yield running
-        running.close()
-
-
-class Visit:
-    """An opened page, and everything on it that should not happen."""
-
-    def __init__(self, browser, path, *, width=1280, scheme="light"):
-        self.incidents = []
-        self.context = browser.new_context(
-            offline=True, color_scheme=scheme, viewport={"width": width, "height": 900}, accept_downloads=True
-        )
-        self.page = self.context.new_page()
-        self.page.on("console", lambda message: self.incidents.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.incidents.append(f"error: {error}"))
-        self.page.on("dialog", lambda dialog: (self.incidents.append("dialog"), dialog.dismiss()))
-        self.page.on("request", self._requested)
-        self.page.goto(path.as_uri())
-        for plot in self.page.locator(".plot").all():
-            plot.locator("svg").first.wait_for(state="attached")
-
-    def _requested(self, request):
-        if not request.url.startswith(("file:", "data:", "blob:")):
-            self.incidents.append(f"request: {request.url}")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.context.close()
 
 
 @pytest.fixture(scope="module")
