@@ -48,6 +48,10 @@ class TokenEffects:
         """Some of the tokens."""
         return TokenEffects(self.absolute[:, steps], self.squared[:, steps])
 
+    def only(self, rows: np.ndarray) -> "TokenEffects":
+        """Some of the rows, by a mask."""
+        return TokenEffects(self.absolute[rows], self.squared[rows])
+
     def lengthened(self, length: int) -> "TokenEffects":
         """With tokens behind on which nothing changes."""
         missing = ((0, 0), (0, length - self.absolute.shape[1]))

@@ -109,7 +109,7 @@ def continued(shape: Shape, load: Workload, passes: ContinuedPass, *, reduce: bo
             logits = passes.logits(kept, shape.site, starts, clean_and_ablated, length=HORIZON)
             for of_token in logits.split(BATCH + 1):
                 if not reduce:
-                    found.append(of_token[1:, 0, :2].clone())
+                    found.append(of_token[1:, :, ::211].clone())
                     continue
                 of_token[1:].sub_(of_token[0])
                 effects = token_effects(of_token[1:])
@@ -140,7 +140,7 @@ def loop(shape: Shape, load: Workload, *, reduce: bool) -> list[Tensor]:
         with on_output(block, ablate):
             ablated = logits(seen.expand(BATCH, -1))
         if not reduce:
-            found.append(ablated[:, 0, :2].clone())
+            found.append(ablated[..., ::211].clone())
             continue
         change = ablated - clean
         change -= change.median(dim=-1, keepdim=True).values

@@ -13,8 +13,9 @@ from torch import Tensor
 from autointerp.errors import BadInputError
 from autointerp.evaluation.inputs import Measurable
 from autointerp.evaluation.steps import read_calibration
-from autointerp.evaluation.studies.ablation_effects import AblationEffects, Ablator
+from autointerp.evaluation.studies.ablation_effects import Ablator
 from autointerp.evaluation.studies.ablation_places import DrawnPlaces, PlaceGroup, draw_places, groups
+from autointerp.evaluation.studies.ablation_readings import failed_readings, readings_of
 from autointerp.evaluation.studies.ablation_rows import (
     Subtractions,
     channel_subtractions,
@@ -30,9 +31,6 @@ from autointerp.sampling.readings import Checkpoint
 from autointerp.subject.continued_pass import KeptContexts, Starts
 
 __all__ = ["ABLATION", "AblationStudy"]
-
-_KINDS = ("latent", "random", "channel")
-_NOT_FINITE = "the logits are not finite"
 
 
 class AblationStudy:
@@ -146,33 +144,30 @@ class _Run:
         found: dict[str, list[Subtractions]] = {}
         frames = []
         for entry in self._at(site):
-            name = entry.summary.name
-            frames += _guarded(
-                [name], group, lambda e=entry, n=name: found.update({n: self._own(e, kept, group)}) or []
-            )
+
+            def encode(entry: Measurable = entry) -> list[pl.DataFrame]:
+                found[entry.summary.name] = self._own(entry, kept, group)
+                return []
+
+            frames += _guarded([entry.summary.name], group, encode)
         if found:
-            found[""] = [self._channels(kept, group, site)]
-            frames += _guarded(
-                [name for name in found if name], group, lambda: self._rows(kept, group, site, found)
-            )
+            channels = self._channels(kept, group, site)
+            frames += _guarded(list(found), group, lambda: self._rows(kept, group, site, found, channels))
         return frames
 
     def _in_answers(self, kept: KeptContexts, group: PlaceGroup, site: str) -> list[pl.DataFrame]:
         """One dictionary after the other: each takes away from its own reconstruction."""
         frames = []
         for entry in self._at(site):
-            name = entry.summary.name
 
-            def measure(entry: Measurable = entry, name: str = name) -> list[pl.DataFrame]:
+            def measure(entry: Measurable = entry) -> list[pl.DataFrame]:
                 answer = _reconstruction(entry.checkpoint, kept, group)
                 answering = self._ablator.passes.keep(group.tokens, group.mask, put=(site, answer))
-                found = {
-                    name: self._own(entry, kept, group),
-                    "": [self._channels(answering, group, site)],
-                }
-                return self._rows(answering, group, site, found)
+                found = {entry.summary.name: self._own(entry, kept, group)}
+                channels = self._channels(answering, group, site)
+                return self._rows(answering, group, site, found, channels)
 
-            frames += _guarded([name], group, measure)
+            frames += _guarded([entry.summary.name], group, measure)
         return frames
 
     def _at(self, site: str) -> list[Measurable]:
@@ -195,9 +190,11 @@ class _Run:
         group: PlaceGroup,
         site: str,
         found: Mapping[str, Sequence[Subtractions]],
+        channels: Subtractions,
     ) -> list[pl.DataFrame]:
-        """Run all subtractions, rows of one place side by side; those of no name are everybody's."""
-        owned = [(name, each) for name, several in found.items() for each in several]
+        """Run all subtractions, rows of one place side by side; those of channels are everybody's."""
+        owned = [([name], each) for name, several in found.items() for each in several]
+        owned.append((list(found), channels))
         usable = np.array([[not lack for lack in each.lacking] for _, each in owned]).T
         place, which = (torch.from_numpy(index) for index in np.nonzero(usable))
         effects = None
@@ -209,10 +206,9 @@ class _Run:
             effects = self._ablator.effects(kept, site, starts, own)
         no_direct = self._ablator.no_direct_path(site)
         frames = []
-        for number, (name, each) in enumerate(owned):
-            frame = _frame(group, each, effects, (which == number).numpy(), no_direct)
-            names = [name] if name else [other for other in found if other]
-            frames += [_named(frame, other) for other in names]
+        for number, (names, each) in enumerate(owned):
+            own_effects = None if effects is None else effects.only((which == number).numpy())
+            frames += [readings_of(name, group, each, own_effects, no_direct=no_direct) for name in names]
         return frames
 
 
@@ -246,80 +242,4 @@ def _guarded(
         raise
     except Exception as error:  # whatever a dictionary can raise is a row, not the end of the run
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    columns = {
-        "unit": [place.unit for place in group.places],
-        "cluster": [place.document for place in group.places],
-    }
-    failed = pl.DataFrame(columns).with_columns(status=pl.lit("failed"), reason=pl.lit(reason))
-    frames = [failed.with_columns(kind=pl.lit(kind)) for kind in _KINDS]
-    return [_named(_whole(frame), name) for frame in frames for name in names]
-
-
-def _frame(
-    group: PlaceGroup,
-    subtracted: Subtractions,
-    effects: AblationEffects | None,
-    is_own: np.ndarray,
-    no_direct: str,
-) -> pl.DataFrame:
-    """READINGS of one kind at all places; `is_own`: which rows of the effects are these."""
-    columns: dict[str, Any] = {
-        "kind": [subtracted.kind] * len(group.places),
-        "unit": [place.unit for place in group.places],
-        "cluster": [place.document for place in group.places],
-        "index": [None if index < 0 else int(index) for index in subtracted.index],
-        "weight": subtracted.weight,
-        "status": ["undefined" if lack else "measured" for lack in subtracted.lacking],
-        "reason": list(subtracted.lacking),
-        "not_direct": [no_direct] * len(group.places),
-    }
-    there = [place for place, lack in enumerate(subtracted.lacking) if not lack]
-    if effects is not None and there:
-        columns |= {
-            name: _spread(values, there, len(group.places))
-            for name, values in _effect_columns(effects, is_own).items()
-        }
-    frame = _whole(pl.DataFrame(columns, schema_overrides=_overrides(columns)))
-    is_finite = pl.col("absolute").list.sum().is_finite() & pl.col("kl").list.sum().is_finite()
-    is_bad = (pl.col("status") == "measured") & ~is_finite.fill_null(value=False)
-    return frame.with_columns(
-        status=pl.when(is_bad).then(pl.lit("failed")).otherwise("status"),
-        reason=pl.when(is_bad).then(pl.lit(_NOT_FINITE)).otherwise("reason"),
-    )
-
-
-def _effect_columns(effects: AblationEffects, is_own: np.ndarray) -> dict[str, list[Any]]:
-    count = int(is_own.sum())
-    columns: dict[str, list[Any]] = {
-        "vocabulary_size": [effects.vocabulary_size] * count,
-        "absolute": effects.total.absolute[is_own].tolist(),
-        "squared": effects.total.squared[is_own].tolist(),
-        "kl": effects.kl[is_own].tolist(),
-    }
-    for name, part in (("direct", effects.direct), ("mediated", effects.mediated)):
-        if part is not None:
-            columns[f"{name}_absolute"] = part.absolute[is_own, 0].tolist()
-            columns[f"{name}_squared"] = part.squared[is_own, 0].tolist()
-    return columns
-
-
-def _spread(values: Sequence[Any], places: Sequence[int], count: int) -> list[Any]:
-    """By place; None where nothing was ablated."""
-    spread: list[Any] = [None] * count
-    for place, value in zip(places, values, strict=True):
-        spread[place] = value
-    return spread
-
-
-def _overrides(columns: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: kind for name, kind in READINGS.items() if name in columns}
-
-
-def _whole(frame: pl.DataFrame) -> pl.DataFrame:
-    """With all columns of READINGS, null where there is nothing."""
-    missing = [pl.lit(None, dtype=kind).alias(name) for name, kind in READINGS.items() if name not in frame]
-    return frame.with_columns(missing).select(list(READINGS)).cast(READINGS)
-
-
-def _named(frame: pl.DataFrame, checkpoint: str) -> pl.DataFrame:
-    return frame.with_columns(checkpoint=pl.lit(checkpoint, dtype=pl.String))
+        return [failed_readings(name, group, reason) for name in names]

@@ -33,6 +33,13 @@ class AblationEffects:
     vocabulary_size: int
     """V: logits that are finite before anything is subtracted."""
 
+    def only(self, rows: np.ndarray) -> "AblationEffects":
+        """Some of the rows, by a mask."""
+        direct, mediated = (
+            None if part is None else part.only(rows) for part in (self.direct, self.mediated)
+        )
+        return AblationEffects(self.total.only(rows), self.kl[rows], direct, mediated, self.vocabulary_size)
+
 
 class Ablator:
     """Subtracts at one token of a context, many times over, and follows what that does."""
