@@ -16,7 +16,9 @@ from autointerp.explaining.graph_trie import ANY, START, Graph
 __all__ = ["GraphHits", "GraphText", "MergedGraphs"]
 
 _BLOCK = 1 << 13
-"""Places of a text that are worked on at a time."""
+"""Places of a text that are worked on at a time, at most."""
+_LOOSE_PAIRS = 1 << 21
+"""Pairs of a place and a latent whose first token is a wildcard, at a time."""
 
 
 class GraphHits(NamedTuple):
@@ -89,10 +91,11 @@ class MergedGraphs:
         """What the graphs expect, block after block of the text.
 
         Memory: the pairs of a place and latent that match so far, for 8192 places at a time; latents whose
-        first token is a wildcard match everywhere.
+        first token is a wildcard match everywhere, so where there are many the blocks are smaller.
         """
-        for start in range(0, len(text.tokens), _BLOCK):
-            places = np.arange(start, min(start + _BLOCK, len(text.tokens)))
+        block = max(1, min(_BLOCK, _LOOSE_PAIRS // max(1, len(self._loose))))
+        for start in range(0, len(text.tokens), block):
+            places = np.arange(start, min(start + block, len(text.tokens)))
             place, root, node = self._begun(places, text.tokens[places])
             yield self._walked(text, place, root, node)
 

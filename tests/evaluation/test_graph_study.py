@@ -191,6 +191,11 @@ def test_a_filler_that_is_no_token_is_refused(suite, tmp_path, filler):
         evaluate(with_graphs(suite, filler=filler), out=tmp_path / "run")
 
 
+def test_a_misspelt_dictionary_is_refused(suite, tmp_path):
+    with pytest.raises(BadInputError, match="plantd"):
+        evaluate(with_graphs(suite, reconstruction=("plantd",)), out=tmp_path / "run")
+
+
 class Corpus:
     """Texts in memory."""
 

@@ -72,3 +72,11 @@ def test_a_token_that_no_graph_knows_is_not_taken_for_another_ones():
     graphs = {0: graph_of([Path((0, 1), False, 1.0)]), 1: graph_of([Path((1, 0), False, 2.0)])}
     texts = [[7, 0], [9, 1], [2, 2], [1, 0]]
     assert found(graphs, texts) == plain(graphs, texts) == {(0, 7): 1.0}
+
+
+@given(GRAPHS, TEXTS)
+def test_many_wildcards_make_smaller_blocks_and_the_same_hits(paths, texts):
+    graphs = {latent: graph_of([*own, Path((ANY,), False, 0.5)]) for latent, own in paths.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph_walk, "_LOOSE_PAIRS", 2)
+        assert found(graphs, texts) == plain(graphs, texts)

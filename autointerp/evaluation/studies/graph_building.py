@@ -93,6 +93,7 @@ def graph_setting(work: Work, spilled: Spilled) -> GraphSetting:
 def _fillers(
     named: str | None, tokenizer: Any, counts: Mapping[int, int], count: int, seed: int
 ) -> tuple[int, ...]:
+    counts = counts or dict.fromkeys(range(count + 1), 1)  # no text: nothing will be built either
     common = sorted(counts, key=lambda token: (-counts[token], token))
     if named is None:
         own = tokenizer.encode(" _", add_special_tokens=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from autointerp.errors import SuiteError
 from autointerp.evaluation.explanations.step import drawn
 from autointerp.evaluation.inputs import Measurable
 from autointerp.evaluation.studies.graph_building import GraphSetting, built, graph_setting, graphs_of
@@ -70,6 +71,7 @@ class GraphStudy:
             names = [metric.name for metric in METRICS]
             frames = [_all_skipped(entry.summary.name, names, _NO_SAMPLES) for entry in entries]
             return Studied(_joined(frames))
+        _refuse_absent(work.suite.graphs.reconstruction, entries)
         spilled = open_spill(work)
         setting = graph_setting(work, spilled)
         tables = {
@@ -102,6 +104,17 @@ def _joined(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 def _all_skipped(checkpoint: str, names: Sequence[str], reason: str) -> pl.DataFrame:
     return failed_observations(checkpoint, names, unit="all", reason=reason, status="skipped")
+
+
+def _refuse_absent(choice: str | Sequence[str], entries: Sequence[Measurable]) -> None:
+    """A misspelt name must not pass for a dictionary that is not to be simulated."""
+    absent = [] if isinstance(choice, str) else sorted(set(choice) - {each.summary.name for each in entries})
+    if absent:
+        raise SuiteError(
+            f"graphs.reconstruction names {absent[0]!r}, which is no dictionary of the run",
+            where="suite",
+            remedy=f"there are {', '.join(entry.summary.name for entry in entries)}",
+        )
 
 
 def _chosen(work: Work, latents: pl.DataFrame, entry: Measurable) -> _Chosen:
