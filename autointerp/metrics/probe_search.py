@@ -16,7 +16,8 @@ __all__ = ["PENALTIES", "FittedProbe", "Found", "ProbedTask", "best_penalty", "f
 
 _ROOM = {"cpu": 1 << 23, "cuda": 1 << 27}
 """Values of one block, (latent, item)."""
-_FEWEST_ROWS = 32
+_FEWEST_ROWS, _MOST_ROWS = 32, 4096
+"""Latents of one block: fewer waste time on short operations, more gain none."""
 PENALTIES = (1.0, 0.1, 0.01)
 """C among which `best_penalty` chooses."""
 _FOLDS = 2
@@ -114,7 +115,7 @@ def _blocks(values: PooledValues, ends: Sequence[int]) -> Iterator[Int[Tensor, "
         if not first < end <= values.latent_count:
             raise ValueError(f"{end} latents asked for, there are {values.latent_count}")
         room = _ROOM.get(values.device.type, _ROOM["cpu"])
-        rows = max(_FEWEST_ROWS, room // max(1, values.item_count))
+        rows = min(max(_FEWEST_ROWS, room // max(1, values.item_count)), _MOST_ROWS)
         for start in range(first, end, rows):
             yield torch.arange(start, min(start + rows, end))
         first = end
