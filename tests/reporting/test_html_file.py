@@ -50,7 +50,7 @@ def test_the_page_opens_offline_draws_every_chart_and_runs_nothing_foreign(
     with Visit(browser, pages[name], width=width, scheme=scheme) as visit:
         page = visit.page
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.locator("script").count() == 3
+        assert page.locator("script").count() == 4
         assert page.locator("img").count() == 0
         page.locator("table.summary thead button").first.click()
         page.locator("input[data-filters]").first.fill("alert")
