@@ -531,3 +531,25 @@ def test_two_sites_share_the_tokens():
     without = outcome(frame, "direct_share", "inner")
     assert isinstance(without, Undefined)
     assert "not added to the residual stream" in without.reason
+
+
+# ---- precision ----------------------------------------------------------------------------------------
+
+
+def test_a_dictionary_in_double_precision_gives_the_same():
+    topk = dictionaries()["topk"]
+    double = studied(given={"topk": topk.to(dtype=torch.float64)})[2]
+    same_numbers(double, usual()[2])
+
+
+def test_a_subject_in_half_precision_is_measured_and_told():
+    half = tiny_subject("llama", seed=5, dtype=torch.bfloat16)
+    ablator = Ablator(half, [SITE], horizon=T)
+    kept = ablator.passes.keep(torch.arange(3, 19)[None])
+    starts = Starts(torch.tensor([0, 0]), torch.tensor([2, 6]))
+    vectors = 3.0 * torch.nn.functional.normalize(torch.ones(2, 32), dim=1)
+    found = ablator.effects(kept, SITE, starts, vectors)
+    whole = Ablator(tiny_subject("llama", seed=5), [SITE], horizon=T)
+    expected = whole.effects(whole.passes.keep(torch.arange(3, 19)[None]), SITE, starts, vectors)
+    np.testing.assert_allclose(found.kl.sum(axis=1), expected.kl.sum(axis=1), rtol=0.1)
+    assert ablator.passes.why_whole[SITE] == ""
