@@ -17,6 +17,7 @@ from autointerp.reporting.imported.result import ImportedResult
 from autointerp.reporting.imported_section import imported_sections
 from autointerp.reporting.layers import layer_sections
 from autointerp.reporting.parts import Callout, ReportDocument, Section
+from autointerp.reporting.probes import probe_sections
 from autointerp.reporting.refinement import refinement_sections
 from autointerp.reporting.scaling import scaling_sections
 from autointerp.reporting.spectrum import spectrum_sections
@@ -51,6 +52,7 @@ def build_document(
             *_alarm(report),
             summary_section(report),
             *coverage_sections(report),
+            *probe_sections(report),
             *explanation_sections(report, explained),
             *graph_sections(report, explained),
             *ablation_sections(report),

@@ -77,7 +77,17 @@ def _result(files: Sequence[Path], hookpoint: str, method: str, ours: str) -> Im
         return ImportedResult("delphi", hookpoint, metric, None, outcome.reason, ours=ours, caution=caution)
     found = outcome.estimate
     return ImportedResult(
-        "delphi", hookpoint, metric, found.value, "", found.low, found.high, len(frames), "latent", ours, caution
+        "delphi",
+        hookpoint,
+        metric,
+        found.value,
+        "",
+        found.low,
+        found.high,
+        len(frames),
+        "latent",
+        ours,
+        caution,
     )
 
 
