@@ -43,10 +43,11 @@ def judged_wrong(
 ) -> pl.DataFrame:
     """The worst answers about each latent's own explanations, as `WRONG`, the worst first.
 
-    A yes-or-no answer is wrong where its probability lies on the other side of one half than the truth; of
-    answers that are no probabilities (cosines, nats) where it lies on the other side of their median, each
-    latent, explainer and judge for itself. Of both kinds of mistake the three that are furthest from the
-    threshold are given, and of simulations the three passages with the largest sum of squared differences.
+    A probability is wrong where it lies on the other side of one half than the truth. What is none (cosines,
+    nats, a graph's activation) is wrong where it does not tell the passage from those of the other kind: at
+    most half of these, ties by half, lie on their side of it. AUROC is the mean of these shares. Of misses
+    and of false alarms the three worst are given, and of simulations the three passages with the largest sum
+    of squared differences.
 
     Args:
         tables: of the run.
@@ -98,17 +99,20 @@ def _read(folder: Path, checkpoint: str, latents: Sequence[int]) -> pl.DataFrame
 
 def _answers(rows: pl.DataFrame) -> pl.DataFrame:
     known = rows.filter(pl.col("value").is_finite(), pl.col("fires").is_not_null())
-    middle = pl.when(pl.col("is_probability")).then(_YES).otherwise(pl.col("value").median().over(_JUDGED))
-    judged = known.with_columns(beyond=pl.col("value") - middle).with_columns(
-        is_wrong=pl.when(pl.col("fires")).then(pl.col("beyond") < 0).otherwise(pl.col("beyond") >= 0)
-    )
-    judged = judged.with_columns(
+    fires, said = pl.col("fires"), pl.col("value") - _YES
+    above = pl.col("value").rank().over(_JUDGED) - pl.col("value").rank().over(*_JUDGED, "fires")
+    others = pl.len().over(_JUDGED) - pl.len().over(*_JUDGED, "fires")
+    told = pl.when(fires).then(above / others).otherwise(1 - above / others)  # NaN without others: not wrong
+    by_probability = pl.when(fires).then(said < 0).otherwise(said >= 0)
+    is_probability = pl.col("is_probability")
+    judged = known.with_columns(
+        is_wrong=pl.when(is_probability).then(by_probability).otherwise(told <= _YES),
+        beyond=pl.when(is_probability).then(said.abs()).otherwise(_YES - told),
         asked=pl.len().over(_JUDGED),
-        wrong=pl.col("is_wrong").sum().over(_JUDGED),
         predicted=pl.lit(None, dtype=WRONG["predicted"]),
-    )
+    ).with_columns(wrong=pl.col("is_wrong").sum().over(_JUDGED))
     order = (*_JUDGED, "fires")
-    worst = judged.filter("is_wrong").sort(*order, -pl.col("beyond").abs(), "passage")
+    worst = judged.filter("is_wrong").sort(*order, -pl.col("beyond"), "passage")
     return _first(worst, order)
 
 

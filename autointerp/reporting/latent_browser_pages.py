@@ -22,6 +22,8 @@ from autointerp.reporting.latent_tables import LatentTables
 __all__ = ["BrowserDictionary", "browser_dictionary", "browser_page"]
 
 _SAMPLERS = {name: index for index, name in enumerate(QUOTAS)}
+_METHODS = ("detection", "fuzzing", "simulation")
+"""In reading order, others behind them."""
 _JUDGED = ("explainer", "method", "judge", "asked", "wrong")
 
 Rows = Mapping[int, Sequence[Mapping[str, Any]]]
@@ -133,7 +135,7 @@ def _entry(
         found = {
             "graph": part.facts.graph(latent),
             "groups": _groups(part, latent, contexts),
-            "mistakes": _mistakes(part.mistakes.get(latent, ()), contexts),
+            "mistakes": _mistakes(part.mistakes.get(latent, ()), contexts, scores),
         }
         entry |= {key: value for key, value in found.items() if value}
     return entry
@@ -151,8 +153,13 @@ def _groups(part: BrowserDictionary, latent: int, contexts: PageContexts) -> lis
     return list(found.values())
 
 
-def _mistakes(rows: Iterable[Mapping[str, Any]], contexts: PageContexts) -> list[dict[str, Any]]:
+def _mistakes(
+    rows: Iterable[Mapping[str, Any]], contexts: PageContexts, scores: BrowserScores
+) -> list[dict[str, Any]]:
     """By explainer, method and judge; of each passage `[fires, said, example, predicted]`."""
+    rows = sorted(
+        rows, key=lambda row: (scores.explainer_rank(row["explainer"]), _method_rank(row["method"]))
+    )
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
         key = tuple(row[name] for name in _JUDGED)
@@ -168,6 +175,10 @@ def _mistakes(rows: Iterable[Mapping[str, Any]], contexts: PageContexts) -> list
             passage.append([_predicted(value) for value in row["predicted"][:length]])
         group["passages"].append(passage)
     return list(found.values())
+
+
+def _method_rank(method: str) -> int:
+    return _METHODS.index(method) if method in _METHODS else len(_METHODS)
 
 
 def _predicted(value: float | None) -> float | int:

@@ -38,7 +38,7 @@ class BrowserScores:
         for line in explained:
             self._lines.setdefault((line["checkpoint"], line["latent"]), []).append(line)
         for lines in self._lines.values():
-            lines.sort(key=lambda line: self._order.get(line["explainer"], len(self._order)))
+            lines.sort(key=lambda line: self.explainer_rank(line["explainer"]))
         self.kinds: list[list[Any]] = []
         """What entries of `explanations` name by number: metric, words of its slice, judge."""
         self._numbers: dict[tuple[str, str, str], int] = {}
@@ -72,6 +72,10 @@ class BrowserScores:
 
     def _title(self, name: str) -> str:
         return self._titles.get(name) or name.removeprefix("explanation.").replace("_", " ")
+
+    def explainer_rank(self, explainer: str) -> int:
+        """Place among the run's explainers; those that it does not name come last."""
+        return self._order.get(explainer, len(self._order))
 
     def first(self, checkpoint: str, latent: int) -> str | None:
         """The first explanation that the latent has; None where it has none."""

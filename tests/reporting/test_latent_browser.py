@@ -17,6 +17,7 @@ from autointerp.reporting.html_page import write_html_page
 from autointerp.reporting.latent_browser import BrowserLimits, latent_browser
 from autointerp.reporting.latent_browser_examples import QUOTAS, with_window
 from autointerp.reporting.latent_browser_facts import graph_lines
+from autointerp.reporting.latent_browser_mistakes import judged_wrong
 from autointerp.reporting.latent_browser_packing import (
     TokenCode,
     code_text,
@@ -25,6 +26,8 @@ from autointerp.reporting.latent_browser_packing import (
     three_digits,
     unpacked,
 )
+from autointerp.reporting.latent_tables import LatentTables
+from autointerp.scoring.auroc import auroc
 from autointerp.scoring.predictions import PREDICTIONS
 
 ORDER = list(QUOTAS)
@@ -184,6 +187,40 @@ def test_what_was_judged_wrong_is_shown_the_worst_first(run, index, page):
     assert simulation["asked"] == 2 and "wrong" not in simulation
     assert [passage[3] for passage in simulation["passages"]] == [[0] * 8, [0.1] * 8]
     assert not any("mistakes" in each for each in page["latents"] if each is not entry_of(index, page, LIVE))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_answer_that_is_no_probability_is_wrong_where_it_tells_nothing(run, tmp_path, seed):
+    """Against shares counted pair by pair; their mean is the AUROC."""
+    rng = np.random.default_rng(seed)
+    contexts = run.rows("examples", checkpoint=CHECKPOINTS[0], latent=LIVE)["context"].unique().to_list()
+    rows = [
+        judged(LIVE, context, method="embedding", fires=bool(rng.integers(2)), value=float(rng.integers(4)))
+        | {"is_probability": False}
+        for context in contexts[:14]
+    ]
+    shares = []
+    for row in rows:
+        others = [other["value"] for other in rows if other["fires"] != row["fires"]]
+        sign = 1 if row["fires"] else -1
+        below = [np.sign(sign * (row["value"] - other)) / 2 + 0.5 for other in others]
+        shares.append(float(np.mean(below)) if below else np.nan)
+    (tmp_path / "predictions").mkdir()
+    pl.DataFrame(rows, schema=PREDICTIONS).write_parquet(tmp_path / "predictions" / "0.parquet")
+    firings = run.rows("examples", checkpoint=CHECKPOINTS[0], latent=LIVE).unique("context")
+    found = judged_wrong(LatentTables(tmp_path), CHECKPOINTS[0], [LIVE], firings)
+    wrong = [(share, row) for share, row in zip(shares, rows, strict=True) if share <= 0.5]
+    if any(row["fires"] for row in rows) and not all(row["fires"] for row in rows):
+        fires = np.array([row["fires"] for row in rows])
+        score = auroc(np.array([row["value"] for row in rows]), fires).value
+        assert np.mean(np.array(shares)[fires]) == pytest.approx(score)
+        assert np.mean(np.array(shares)[~fires]) == pytest.approx(score)
+    assert found["wrong"].to_list() == [len(wrong)] * found.height
+    for fires in (False, True):
+        worst = sorted(share for share, row in wrong if row["fires"] == fires)[:3]
+        by_context = {int(row["passage"][:16], 16): share for share, row in wrong}
+        shown = [by_context[context] for context in found.filter(fires=fires)["context"]]
+        assert shown == pytest.approx(worst)
 
 
 def test_a_passage_shows_where_the_latent_really_fires(run, index, page):
