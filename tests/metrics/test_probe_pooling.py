@@ -179,3 +179,27 @@ def test_random_directions_read_standardised_channels_and_do_not_depend_on_block
     assert abs(float(rows.mean())) < 0.06 and float(rows.std()) == pytest.approx(1.0, abs=0.05)
     for other in (DirectionBank(x, 600, seed=4, site="a"), DirectionBank(x, 600, seed=3, site="b")):
         assert not torch.equal(other.rows(torch.arange(2)).weight, rows[:2])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-5), (torch.bfloat16, 0.15)])
+def test_a_dictionary_computes_in_its_own_precision(dtype: torch.dtype, tolerance: float) -> None:
+    table, x, _ = whole()
+    sae = dictionary()
+    exact = PooledInputs(DictionaryBank(sae), x, table.items).of(torch.arange(17))
+    other = PooledInputs(DictionaryBank(sae.to(dtype=dtype)), x, table.items).of(torch.arange(17))
+    assert other.dtype == dtype
+    assert torch.allclose(other.float(), exact, atol=tolerance)
+    pooled = PooledActivations.encoded(sae.to(dtype=dtype), x, table.items)
+    assert pooled.matrix.dtype == np.float32
+
+
+def test_matrices_that_stay_in_another_precision_are_read_by_block() -> None:
+    table, x, _ = whole()
+    sae = dictionary()
+    half = replace(sae, encoder_weight=sae.encoder_weight.half(), is_streamed=True)
+    rounded = replace(sae, encoder_weight=sae.encoder_weight.half().float())
+    one, other = (
+        PooledInputs(DictionaryBank(dictionary), x, table.items).of(torch.arange(5))
+        for dictionary in (half, rounded)
+    )
+    assert torch.equal(one, other)
