@@ -26,6 +26,7 @@ from autointerp.reporting.latent_browser_packing import (
     three_digits,
     unpacked,
 )
+from autointerp.reporting.latent_browser_scores import disagreement
 from autointerp.reporting.latent_tables import LatentTables
 from autointerp.scoring.auroc import auroc
 from autointerp.scoring.predictions import PREDICTIONS
@@ -472,6 +473,17 @@ def test_contexts_are_code_points_that_a_browser_reads_back():
     assert len(text) == len(numbers) == len(text.encode("utf-8").decode("utf-8"))
     assert [(ord(c) if ord(c) < 0xD800 else ord(c) - 0x800) - 0x23 for c in text] == numbers
     assert '"' not in text
+
+
+def test_scorers_disagree_by_how_far_they_are_apart_between_chance_and_perfect():
+    names = ("detection_auroc", "fuzzing_auroc", "simulation_correlation", "detection_precision")
+    metrics = [{"key": f"explanation.{name}"} for name in names]
+    values = [[0.9, 0, 1, None], [0.5, 0, 1, None], [0.6, 0, 1, None], [0.0, 0, 1, None]]
+    assert disagreement(values, metrics) == pytest.approx(
+        0.8
+    )  # 0.8, 0, 0.6; the last is no scorer of its own
+    assert disagreement([values[0], None, values[2]], metrics) == pytest.approx(0.2)
+    assert disagreement([None, values[1], None], metrics) is None
 
 
 def test_common_tokens_get_small_numbers():

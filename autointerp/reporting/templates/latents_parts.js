@@ -15,7 +15,7 @@ const latentElements = (() => {
 
   const signed = (text) => text.replace("-", "−");
   const strength = (value) => signed(String(Number(value.toPrecision(3))));
-  const score = (value) => signed(value.toFixed(2));
+  const score = (value) => signed(value.toFixed(2)).replace("−0.00", "0.00");
   const count = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, "\u202f");
   const share = (value) => `${value >= 0.095 ? Math.round(100 * value) : Number((100 * value).toPrecision(2))} %`;
   const frequency = (density) => density >= 0.1 ? `${share(density)} of tokens`
@@ -196,7 +196,7 @@ const latentView = (index, open) => {
         : make("p", { class: "said", dir: "auto" }, each.text),
       make("p", { class: "by" }, `by ${each.by}`),
       main.length ? scoreTable(main) : null,
-      more.length ? make("details", {}, make("summary", {}, `${more.length} more scores`), scoreTable(more)) : null);
+      more.length ? make("details", {}, make("summary", {}, more.length === 1 ? "1 more score" : `${more.length} more scores`), scoreTable(more)) : null);
   };
 
   const histogram = ({ low, high, counts }) => {
