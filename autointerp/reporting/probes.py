@@ -14,6 +14,7 @@ __all__ = ["probe_sections"]
 
 _LOSS, _AUROC, _ACCURACY = "probe.loss_nats", "probe.auroc", "probe.accuracy"
 _KNOWN = "probe.known_feature_f1"
+_NAMED = 5
 _FROM = 12
 """Rows of a table from which on it can be filtered."""
 _SINGLE = (
@@ -203,13 +204,14 @@ def _features_table(report: EvaluationReport, outcomes: _Outcomes) -> Table:
 
 
 def _callouts(facts: Mapping[str, Any]) -> list[Part]:
-    """What was left out, by reason."""
-    missing: dict[str, list[str]] = {}
-    for task in facts["tasks"]:
-        if task["status"] != "probed":
-            missing.setdefault(visible(str(task["reason"])), []).append(visible(str(task["name"])))
-    lines = tuple(f"{', '.join(names)}: {reason}" for reason, names in missing.items())
-    return [Callout("Tasks that were not probed", lines, "neutral")] if lines else []
+    """How many tasks were left out; each one's reason stands in the table of tasks."""
+    missing = [task for task in facts["tasks"] if task["status"] != "probed"]
+    if not missing:
+        return []
+    names = ", ".join(visible(str(task["name"])) for task in missing[:_NAMED])
+    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    line = f"{len(missing)} of {len(facts['tasks'])}: {names}{more}. The tables of tasks say why."
+    return [Callout("Tasks that were not probed", (line,), "neutral")]
 
 
 def _by_task(
@@ -228,7 +230,7 @@ def _by_task(
         *(Column(checkpoint.name, better=better, is_numeric=True) for checkpoint in order),
     )
     rows = []
-    for task in facts["tasks"]:
+    for task in _probed_first(facts):
         slice_ = _key({"task": task["name"]})
         cells = [_name_cell(task)]
         for checkpoint in order:
@@ -237,6 +239,11 @@ def _by_task(
             cells.append(_with_latent(cell, found, metric, task["name"]))
         rows.append(Row(tuple(cells)))
     return Table(name, caption, columns, tuple(rows), is_filterable=len(rows) > _FROM)
+
+
+def _probed_first(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """All tasks, those without a number last."""
+    return sorted(facts["tasks"], key=lambda task: task["status"] != "probed")
 
 
 def _with_latent(cell: Cell, found: Mapping[str, Any], metric: str, task: str) -> Cell:
@@ -267,7 +274,8 @@ def _name_cell(task: Mapping[str, Any]) -> Cell:
     if task["status"] != "probed":
         badges.append(Badge(task["status"], "neutral", visible(str(task["reason"]))))
     name = visible(str(task["name"]))
-    return Cell(name, sort=name, detail=visible(str(task["question"])), badges=tuple(badges))
+    detail = task["question"] if task["status"] == "probed" else task["reason"]
+    return Cell(name, sort=name, detail=visible(str(detail)), badges=tuple(badges))
 
 
 def _tasks_table(facts: Mapping[str, Any]) -> Table:
@@ -283,7 +291,7 @@ def _tasks_table(facts: Mapping[str, Any]) -> Table:
         Column("Source"),
         Column("Licence"),
     )
-    rows = tuple(Row(_task_cells(task)) for task in facts["tasks"])
+    rows = tuple(Row(_task_cells(task)) for task in _probed_first(facts))
     return Table("probe-tasks", "The tasks", columns, rows, is_filterable=len(rows) > _FROM)
 
 

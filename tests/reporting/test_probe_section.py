@@ -45,10 +45,10 @@ def task(name, **settings):
 
 
 TASKS = [
+    task("gao61/sciq", status="skipped", reason="the package `datasets` is not installed"),
     task("stdlib/in_docstring"),
     task("stdlib/private_name", is_lexical=True, single_token_auroc=None),
     task(HOSTILE, licence=HOSTILE, unverified=[HOSTILE], notes=[HOSTILE], label_rule=HOSTILE),
-    task("gao61/sciq", status="skipped", reason="the package `datasets` is not installed"),
 ]
 
 
@@ -66,7 +66,7 @@ def results(name):
     yield MetricResult(name, "probe.accuracy", {}, measured(0.789))
     yield MetricResult(name, "probe.known_feature_f1", {}, measured(0.747))
     yield MetricResult(name, "probe.known_feature_f1", {"baseline": "always_yes"}, measured(0.667))
-    for place, known in enumerate(TASKS[:3]):
+    for place, known in enumerate(TASKS[1:]):
         slice_ = {"task": known["name"]}
         yield MetricResult(name, "probe.loss_nats", slice_, measured(0.4 + place / 100))
         yield MetricResult(name, "probe.known_feature_f1", slice_, measured(0.7 + place / 100))
@@ -77,7 +77,7 @@ def results(name):
 
 def found():
     spread = {"min": 0.05, "lower_quartile": 0.3, "median": 0.45, "upper_quartile": 0.56, "max": 0.74}
-    names = [known["name"] for known in TASKS[:3]]
+    names = [known["name"] for known in TASKS[1:]]
     chosen = {"latent": 846, "direction": -1, "train_loss_nats": 0.3987}
     features = {name: {"latent": 404, "threshold": 3.06, "train_f1": 0.76} for name in names}
     features["stdlib/private_name"] = {"latent": None, "threshold": 0.0, "train_f1": 0.0}
@@ -176,7 +176,11 @@ def test_every_task_names_its_latent_its_licence_and_its_flags(probed) -> None:
 def test_tasks_that_were_not_probed_are_said_with_their_reason(probed) -> None:
     (section,) = probe_sections(probed)
     (callout,) = [part for part in section.parts if isinstance(part, Callout)]
-    assert callout.lines == ("gao61/sciq: the package `datasets` is not installed",)
+    (line,) = callout.lines
+    assert line.startswith("1 of 4: gao61/sciq.")
+    for name in ("probe-losses", "probe-tasks"):
+        last = tables(probed)[name].rows[-1].cells[0]
+        assert (last.text, last.detail) == ("gao61/sciq", "the package `datasets` is not installed")
     assert "3 yes-or-no tasks" in section.lead and "over the 2 tasks" in section.lead
 
 
