@@ -21,7 +21,8 @@ stops after a whole step, of delta <= 1.79, at which D / 2, what that step gains
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -111,8 +112,27 @@ def fit_probes(
         ValueError: a vector of labels has one class only.
         ArithmeticError: a latent did not converge, which no finite values can bring about in float64.
     """
-    scratch = _Scratch(values.z)
-    return [_fit(values.z, _Target.of(label, values.z, inverse_penalty), scratch) for label in labels]
+    with _one_thread(values.z.device):
+        scratch = _Scratch(values.z)
+        return [_fit(values.z, _Target.of(label, values.z, inverse_penalty), scratch) for label in labels]
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """Sums over a core's cache take some 50 microseconds: no work to share.
+
+    Two threads that waited for each other after each of them were 100 times slower on two cores that somebody
+    else used, too.
+    """
+    if device.type != "cpu":
+        yield
+        return
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +233,6 @@ class _Scratch:
     def __init__(self, z: Float[Tensor, "latent probe_example"]) -> None:
         """Room for one chunk: what a core's cache holds."""
         room = _CHUNK.get(z.device.type, _CHUNK["cpu"])
-        room *= torch.get_num_threads() if z.device.type == "cpu" else 1
         self.z = z
         self._rows = min(max(1, room // max(1, z.shape[1])), max(1, len(z)))
         self._buffers = z.new_empty(4, self._rows, z.shape[1])
