@@ -348,7 +348,8 @@ def fit_joint_probe(
         basis, mixing = torch.linalg.qr(x.T)  # x^T = basis mixing; |basis v| = |v|
         x = mixing.T
     target = _Target.of(label, x.T, inverse_penalty)
-    found = _joint_newton(torch.cat([x, x.new_ones(len(x), 1)], dim=1), target)
+    with _one_thread(x.device):
+        found = _joint_newton(torch.cat([x, x.new_ones(len(x), 1)], dim=1), target)
     weight = found[:-1] if basis is None else basis @ found[:-1]
     return JointProbe(weight, float(found[-1]))
 
