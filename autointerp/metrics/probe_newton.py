@@ -21,8 +21,7 @@ stops after a whole step, of delta <= 1.79, at which D / 2, what that step gains
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -112,27 +111,8 @@ def fit_probes(
         ValueError: a vector of labels has one class only.
         ArithmeticError: a latent did not converge, which no finite values can bring about in float64.
     """
-    with _one_thread(values.z.device):
-        scratch = _Scratch(values.z)
-        return [_fit(values.z, _Target.of(label, values.z, inverse_penalty), scratch) for label in labels]
-
-
-@contextmanager
-def _one_thread(device: torch.device) -> Iterator[None]:
-    """Sums over a core's cache take some 50 microseconds: no work to share.
-
-    Two threads that waited for each other after each of them were 100 times slower on two cores that somebody
-    else used, too.
-    """
-    if device.type != "cpu":
-        yield
-        return
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(count)
+    scratch = _Scratch(values.z)
+    return [_fit(values.z, _Target.of(label, values.z, inverse_penalty), scratch) for label in labels]
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,8 +328,7 @@ def fit_joint_probe(
         basis, mixing = torch.linalg.qr(x.T)  # x^T = basis mixing; |basis v| = |v|
         x = mixing.T
     target = _Target.of(label, x.T, inverse_penalty)
-    with _one_thread(x.device):
-        found = _joint_newton(torch.cat([x, x.new_ones(len(x), 1)], dim=1), target)
+    found = _joint_newton(torch.cat([x, x.new_ones(len(x), 1)], dim=1), target)
     weight = found[:-1] if basis is None else basis @ found[:-1]
     return JointProbe(weight, float(found[-1]))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from autointerp.metrics.probe_newton import Standardised, fit_joint_probe, fit_probes, standardised
 from autointerp.metrics.probe_pooling import PooledValues
+from autointerp.metrics.probe_threads import in_threads
 from autointerp.sampling.samplers.hashing import text_hash
 
 __all__ = ["PENALTIES", "FittedProbe", "Found", "ProbedTask", "best_penalty", "fit_chosen", "search"]
@@ -100,9 +101,12 @@ def search(
     for block in _blocks(values, ends):
         part = values.of(block)
         part = part.to(torch.promote_types(part.dtype, torch.float32))
-        for state, column, target in zip(found, columns, targets, strict=True):
-            known = standardised(part.index_select(1, column.to(part.device)))
-            _take(state, block, known, target, keep=keep, inverse_penalty=inverse_penalty)
+
+        def compete(number: int, part: Tensor = part, block: Tensor = block) -> None:
+            known = standardised(part.index_select(1, columns[number].to(part.device)))
+            _take(found[number], block, known, targets[number], keep=keep, inverse_penalty=inverse_penalty)
+
+        in_threads(compete, range(len(tasks)), device=part.device)
         if int(block[-1]) + 1 in ends:
             snapshots[int(block[-1]) + 1] = [_copy(state) for state in found]
     return snapshots

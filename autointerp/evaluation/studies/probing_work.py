@@ -24,6 +24,7 @@ from autointerp.metrics.probe_pooling import (
     PooledValues,
 )
 from autointerp.metrics.probe_search import FittedProbe, Found, ProbedTask, best_penalty, fit_chosen, search
+from autointerp.metrics.probe_threads import in_threads
 from autointerp.sections.probes import ProbeSection
 
 __all__ = ["FACTS", "LOGITS", "Shard", "probe_dictionary", "probe_site"]
@@ -124,8 +125,14 @@ def probe_dictionary(
         for task, groups in zip(block.tasks, block.groups, strict=True)
     ]
     found = _searched(pool, block.tasks, labels, [sae.latent_count], keep=keep, section=section)
-    for task, of_task, state in zip(block.tasks, labels, found[sae.latent_count], strict=True):
-        _tell(notes, _task_values(pool, task), of_task, state, wanted, section)
+
+    def told(number: int) -> list[_Fitted]:
+        state, mine = found[sae.latent_count][number], _task_values(pool, block.tasks[number])
+        return list(_chosen(mine, labels[number], state, wanted, section))
+
+    for of_task in in_threads(told, range(len(block.tasks)), device=sae.device):
+        for kind, task, probe in of_task:
+            notes.fitted(kind, task, probe)
     return notes.shard()
 
 
@@ -136,14 +143,16 @@ def _other_labels(task: ProbedTask, groups: Sequence[str], seed: int) -> list[np
     return [label] if has_both else []
 
 
-def _tell(
-    notes: _Notes,
+_Fitted = tuple[str, ProbedTask, FittedProbe]
+
+
+def _chosen(
     task_values: tuple[PooledValues, ProbedTask],
     labels: Sequence[np.ndarray],
     state: Found,
     wanted: Sequence[int],
     section: ProbeSection,
-) -> None:
+) -> Iterator[_Fitted]:
     """Fit again, in float64, what was chosen on one task, and tell it on test."""
     values, task = task_values
     separating = state.separating.tolist()
@@ -156,7 +165,7 @@ def _tell(
     for kind, some in chosen.items():
         mine = task.relabelled(labels[1]) if kind == "random_labels" else task
         part = known[[rows[latent] for latent in some]]
-        notes.fitted(kind, mine, fit_chosen(part, some, mine, inverse_penalty=section.inverse_penalty))
+        yield kind, mine, fit_chosen(part, some, mine, inverse_penalty=section.inverse_penalty)
 
 
 def _pool(bank: Any, x: Tensor, items: Items) -> Pool:
@@ -212,29 +221,52 @@ def probe_site(
     pool = _pool(bank, x, block.table.items)
     labels = [[task.label] for task in block.tasks]
     found = _searched(pool, block.tasks, labels, [bank.latent_count], section=section)[bank.latent_count]
-    everything = list(range(bank.latent_count))
-    for task, of_task, state in zip(block.tasks, block.groups, found, strict=True):
-        notes.add("chance", task, chance_logits(task))
-        values, mine = _task_values(pool, task)
-        known = values.of(torch.tensor(everything))
-        tuned = best_penalty(known, mine, of_task)
-        for kind, some, inverse_penalty in (
-            ("channels", state.best, section.inverse_penalty),
-            ("all_channels", everything, section.inverse_penalty),
-            ("all_channels_tuned", everything, tuned),
-        ):
-            notes.fitted(kind, mine, fit_chosen(known[some], some, mine, inverse_penalty=inverse_penalty))
+    draw = {"count": max(latent_counts), "seed": seed, "site": site, "device": device}
+
+    def told(number: int) -> list[_Fitted]:
+        task, groups, state = block.tasks[number], block.groups[number], found[number]
+        channels = _channel_probes(_task_values(pool, task), groups, state.best, section)
         rows = torch.from_numpy(np.concatenate(list(_train_rows(task, block.table.items))))
-        directions = DirectionBank(x[rows], max(latent_counts), seed=seed, site=site, device=device)
-        draw = _pool(directions, x, block.table.items)
-        snapshots = _searched(draw, [task], [[task.label]], latent_counts, section=section)
-        values, mine = _task_values(draw, task)
-        for count, (best,) in snapshots.items():
-            probe = fit_chosen(
-                values.of(torch.tensor(best.best)), best.best, mine, inverse_penalty=section.inverse_penalty
-            )
-            notes.fitted(f"random_directions@{count}", mine, probe)
+        directions = _pool(DirectionBank(x[rows], **draw), x, block.table.items)
+        return [*channels, *_direction_probes(directions, task, latent_counts, section)]
+
+    for task, of_task in zip(
+        block.tasks, in_threads(told, range(len(block.tasks)), device=device), strict=True
+    ):
+        notes.add("chance", task, chance_logits(task))
+        for kind, mine, probe in of_task:
+            notes.fitted(kind, mine, probe)
     return notes.shard()
+
+
+def _channel_probes(
+    task_values: tuple[PooledValues, ProbedTask],
+    groups: Sequence[str],
+    best: list[int],
+    section: ProbeSection,
+) -> Iterator[_Fitted]:
+    """The best channel, all of them, and all of them with another penalty."""
+    values, task = task_values
+    everything = list(range(values.latent_count))
+    known = values.of(torch.tensor(everything))
+    for kind, some, inverse_penalty in (
+        ("channels", best, section.inverse_penalty),
+        ("all_channels", everything, section.inverse_penalty),
+        ("all_channels_tuned", everything, best_penalty(known, task, groups)),
+    ):
+        yield kind, task, fit_chosen(known[some], some, task, inverse_penalty=inverse_penalty)
+
+
+def _direction_probes(
+    pool: Pool, task: ProbedTask, latent_counts: Sequence[int], section: ProbeSection
+) -> Iterator[_Fitted]:
+    """The best among the first n random directions, for each n."""
+    snapshots = _searched(pool, [task], [[task.label]], latent_counts, section=section)
+    values, mine = _task_values(pool, task)
+    for count, (state,) in snapshots.items():
+        known = values.of(torch.tensor(state.best))
+        probe = fit_chosen(known, state.best, mine, inverse_penalty=section.inverse_penalty)
+        yield f"random_directions@{count}", mine, probe
 
 
 def _train_rows(task: ProbedTask, items: Items) -> Iterator[np.ndarray]:
