@@ -4,9 +4,10 @@ For a task t with labels y, and latents i with pre-activations z_i,
 
     probe loss(t) = min over i, w, b of  -E[ y log s(w z_i + b) + (1 - y) log(1 - s(w z_i + b)) ]
 
-with s the sigmoid. Gao et al. 2024 (arXiv 2406.04093), section 4.2; printed there without the sign. The paper
-says neither how texts are pooled nor whether anything is held out. Here the latent and its probe are chosen on
-train examples and told on test ones, which is stricter: a minimum over thousands of latents fits noise.
+with s the sigmoid. Gao et al. 2024 (arXiv 2406.04093), section 4.2; printed there without the sign. The
+paper says neither how texts are pooled nor whether anything is held out. Here the latent and its probe are
+chosen on train examples and told on test ones, which is stricter: a minimum over thousands of latents fits
+noise.
 """
 
 import numpy as np
