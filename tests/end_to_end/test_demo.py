@@ -30,6 +30,7 @@ def folder(tmp_path_factory):
             "corpus.calibration_tokens=6000",
             "sampling.latent_count=40",
             "explanations.latent_count=10",
+            'metrics.families=["reconstruction", "downstream"]',
             "estimates.resamples=400",
         ],
     )
