@@ -1,7 +1,7 @@
 """Probe loss and known features of every dictionary: the subject is run once over the tasks' texts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import polars as pl
@@ -57,7 +57,8 @@ class ProbeStudy:
         data = load_probe_data(
             work.suite.probes.tasks,
             tokenizer=work.subject.tokenizer,
-            options=context_options(work.suite.corpus),
+            # Rare questions need all of a document, not the few contexts that keep the pass short.
+            options=replace(context_options(work.suite.corpus), max_contexts_per_document=None),
             examples=work.suite.probes.examples,
             seed=work.suite.seed,
         )
