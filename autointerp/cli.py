@@ -348,9 +348,10 @@ def gate(
     if as_json:
         import json
 
-        say(json.dumps(verdict_json(verdict), indent=2))
+        # Names come from files of others; `##[` is a command to a CI runner wherever it stands.
+        say(json.dumps(verdict_json(verdict), indent=2).replace("##[", "#\\u0023["))
     for line in write_verdict(verdict, out):
-        say(line)
+        typer.echo(printable(line), err=as_json)  # what reads the JSON wants nothing else
     if not as_json:
         say("\n".join(verdict_lines(verdict)))
     raise typer.Exit(verdict.exit_code)

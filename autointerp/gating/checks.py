@@ -5,7 +5,7 @@ not meet a rule; what is undefined leaves it open; neither ever passes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -63,18 +63,20 @@ def all_checks(
 def _judged(policy: Policy, rule: Rule, run: RunEvidence) -> list[str]:
     patterns = rule.checkpoints or policy.checkpoints
     judged = set(run.judged) | {name for name in run.checkpoints if name in patterns}
-    found = [
-        name
-        for name in run.checkpoints
-        if name in judged and any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
-    ]
-    if not found:
+    found = {
+        pattern: [name for name in judged if name == pattern or fnmatchcase(name, pattern)]
+        for pattern in patterns
+    }
+    # One misspelt name of several would else go unjudged, and the gate could pass.
+    absent = [pattern for pattern, names in found.items() if not names]
+    if absent:
         raise PolicyError(
-            f"no checkpoint of the run is called {' or '.join(patterns)}",
+            f"no checkpoint of the run is called {' or '.join(absent)}",
             where=f"{policy.name}, rule {rule.name}",
             remedy=f"there are: {', '.join(run.judged) or 'none'}",
         )
-    return found
+    named = {name for names in found.values() for name in names}
+    return [name for name in run.checkpoints if name in named]
 
 
 def _refuse_other_judge(rule: Rule, run: RunEvidence, baseline: RunEvidence) -> None:
@@ -104,7 +106,7 @@ def _check(
         assert baseline is not None
         return _no_worse(rule, checkpoint, run, baseline, level)
     assert rule.limit is not None
-    found = _uncertain(result)
+    found = _uncertain(result, run.metrics.get(rule.metric))
     words = (
         f"{_number(found.value)} [{_number(result['ci_low'])}, {_number(result['ci_high'])}] {result['unit']}"
     )
@@ -120,6 +122,8 @@ def _coverage(rule: Rule, checkpoint: str, run: RunEvidence) -> Check:
     if row is None or row.get(rule.coverage) is None:
         reason = "no latents were sampled" if row is None else row.get("reason") or "there is none"
         return _not_met(rule, checkpoint, f"{rule.coverage}: {reason}")
+    if row.get("status", "measured") != "measured":
+        return _not_met(rule, checkpoint, f"{rule.coverage} is {row['status']}: {row.get('reason') or ''}")
     value, limit = float(row[rule.coverage]), rule.limit
     assert limit is not None
     is_met = value <= limit if rule.is_upper else value >= limit
@@ -171,8 +175,16 @@ def _no_worse(rule: Rule, checkpoint: str, run: RunEvidence, baseline: RunEviden
     if settled is not None or theirs is None:
         return settled or _not_met(rule, checkpoint, "not measured")
     mine = run.results[(checkpoint, rule.metric, slice_key(rule.slice))]
+    if _meaning(run, mine) != _meaning(baseline, theirs):
+        return _not_met(rule, checkpoint, f"{rule.metric} is estimated otherwise in the baseline")
     difference, how = _difference(rule, (run, checkpoint, mine), (baseline, reference, theirs))
     return _against_reference(rule, checkpoint, difference, mine, level, f"the baseline's {reference}, {how}")
+
+
+def _meaning(run: RunEvidence, result: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What must be alike for two values of a metric to be subtracted."""
+    parameters = run.metrics.get(result["metric"], {}).get("parameters", {})
+    return result["functional"], result["unit"], result["better"], parameters
 
 
 def _counterpart(checkpoint: str, run: RunEvidence, baseline: RunEvidence) -> str | None:
@@ -204,7 +216,8 @@ def _difference(
             if isinstance(found, Uncertain):
                 return found, f"paired over {found.n} clusters"
             why = found
-    return _uncertain(mine[2]).minus(_uncertain(theirs[2])), f"as independent samples ({why})"
+    numbers = [_uncertain(result, run.metrics.get(rule.metric)) for run, _, result in (mine, theirs)]
+    return numbers[0].minus(numbers[1]), f"as independent samples ({why})"
 
 
 def _better_than_nulls(rule: Rule, checkpoint: str, run: RunEvidence, level: float) -> Check:
@@ -213,18 +226,22 @@ def _better_than_nulls(rule: Rule, checkpoint: str, run: RunEvidence, level: flo
     for null in (name for name in run.nulls(checkpoint) if name != checkpoint):
         found = run.comparisons.get((checkpoint, null, rule.metric, slice_key(rule.slice)))
         settled = _without_number(rule, checkpoint, found, f"{rule.metric} was not compared with {null}")
-        if settled is not None or found is None:
-            checks.append(settled or _not_met(rule, checkpoint, "not compared"))
+        result = run.results.get((checkpoint, rule.metric, slice_key(rule.slice)))
+        if settled is not None or found is None or result is None:
+            checks.append(settled or _not_met(rule, checkpoint, f"{rule.metric} was not measured"))
             continue
-        result = run.results[(checkpoint, rule.metric, slice_key(rule.slice))]
         checks.append(_against_reference(rule, checkpoint, _uncertain(found), result, level, null))
     if not checks:
         return _not_met(rule, checkpoint, "the run has no other null at its site")
     order = {"not met": 0, "open": 1, "met": 2}
-    return min(
+    hardest = min(
         checks,
         key=lambda check: (order[check.finding], 1.0 if check.p_violated is None else check.p_violated),
     )
+    if hardest.p_violated is None:
+        return hardest
+    # The least of several p-values (Bonferroni): every further null is another chance of a false alarm.
+    return replace(hardest, p_violated=min(1.0, hardest.p_violated * len(checks)))
 
 
 def _against_reference(
@@ -312,7 +329,10 @@ def _not_met(rule: Rule, checkpoint: str, statement: str) -> Check:
     return Check(rule, checkpoint, "not met", statement)
 
 
-def _uncertain(result: Mapping[str, Any]) -> Uncertain:
+def _uncertain(result: Mapping[str, Any], definition: Mapping[str, Any] | None = None) -> Uncertain:
+    """A result's number; an end at the bound of the metric's range says nothing of the width on its side."""
+    bounds = definition or {}
+    lowest, highest = (bounds.get(key) for key in ("lowest", "highest"))
     return Uncertain.of_interval(
         result["value"],
         result["ci_low"],
@@ -320,6 +340,8 @@ def _uncertain(result: Mapping[str, Any]) -> Uncertain:
         level=result["ci_level"],
         n=result["n"],
         sampled=str(result.get("sampled", "unit")),
+        is_cut_low=lowest is not None and result["ci_low"] <= lowest,
+        is_cut_high=highest is not None and result["ci_high"] >= highest,
     )
 
 

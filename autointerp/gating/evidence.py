@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autointerp.errors import RunStoreError
+from autointerp.gating.soundness import first_problem
 
 __all__ = ["RunEvidence", "read_evidence", "slice_key"]
 
@@ -101,17 +102,8 @@ def read_evidence(run: Path) -> RunEvidence:
     version = report.get("schema_version")
     if version not in _SCHEMA_VERSIONS:
         raise RunStoreError(f"has schema version {version!r}, known are {_SCHEMA_VERSIONS}", where=file)
-    evidence = RunEvidence(file.parent, report)
-    try:
-        _touch(evidence)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunStoreError(f"is no whole report: {type(error).__name__} {error}", where=file) from None
-    return evidence
-
-
-def _touch(evidence: RunEvidence) -> None:
-    """Read every part that rules rely on once, so that a damaged report is refused and not half judged."""
-    assert evidence.results is not None and evidence.comparisons is not None and evidence.metrics is not None
-    for name in evidence.judged:
-        evidence.nulls(name)
-        evidence.coverage(name)
+    problem = first_problem(report)
+    if problem is not None:
+        # Refused, and not half judged.
+        raise RunStoreError(f"is no whole report: {problem}", where=file, remedy="run the evaluation again")
+    return RunEvidence(file.parent, report)

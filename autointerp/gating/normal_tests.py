@@ -7,6 +7,7 @@ from statistics import NormalDist
 __all__ = ["Uncertain", "holm_rejections", "units_needed"]
 
 _NORMAL = NormalDist()
+_NEAREST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,29 @@ class Uncertain:
 
     @classmethod
     def of_interval(
-        cls, value: float, low: float, high: float, *, level: float, n: int, sampled: str
+        cls,
+        value: float,
+        low: float,
+        high: float,
+        *,
+        level: float,
+        n: int,
+        sampled: str,
+        is_cut_low: bool = False,
+        is_cut_high: bool = False,
     ) -> "Uncertain":
         """From a two-sided interval: an end is where a normal of that side's width would have it.
 
-        Student's widening is in such an interval already, so none is added (n counts as many).
+        Student's widening is in such an interval already, so none is added (n counts as many). An end that is
+        cut off at the bound of the metric's range, or that lies beyond the value, as a bootstrap's can, is
+        too near: that side's error is then no smaller than the other's, or the whole interval's half.
         """
         z = _NORMAL.inv_cdf((1 + level) / 2)
-        return cls(value, max(value - low, 0.0) / z, max(high - value, 0.0) / z, n, sampled)
+        below, above = value - low, high - value
+        half = (high - low) / 2
+        least_below = half if below < 0 else above if is_cut_low else 0.0
+        least_above = half if above < 0 else below if is_cut_high else 0.0
+        return cls(value, max(below, least_below) / z, max(above, least_above) / z, n, sampled)
 
     def minus(self, other: "Uncertain") -> "Uncertain":
         """The difference of two independent ones."""
@@ -83,10 +99,10 @@ def holm_rejections(p_values: list[float], *, alpha: float) -> list[bool]:
 def units_needed(found: Uncertain, limit: float, *, level: float) -> int | None:
     """How many units in all would decide, if the value stayed as it is: widths fall with the root of n.
 
-    None where the value lies on the limit itself: no number is sure to decide then.
+    None where the value lies on the limit, or so near that none that exist would do.
     """
     distance = abs(found.value - limit)
     width = _NORMAL.inv_cdf(level) * (found.error_high if found.value < limit else found.error_low)
-    if distance == 0 or width == 0:
+    if width == 0 or distance <= width * _NEAREST:
         return None
     return math.ceil(found.n * (width / distance) ** 2)

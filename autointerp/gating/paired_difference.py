@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from autointerp.errors import RunStoreError
 from autointerp.gating.normal_tests import Uncertain
 
 __all__ = ["PAIRED_FUNCTIONALS", "paired_difference"]
@@ -38,6 +39,9 @@ def paired_difference(
         slice_text: its slice, as `slice_key` spells it.
         functional: one of `PAIRED_FUNCTIONALS`.
         seed: of the resamples.
+
+    Raises:
+        RunStoreError: a file is damaged, or none of observations.
     """
     import numpy as np
     import polars as pl
@@ -71,7 +75,10 @@ def _rows(pl: Any, file: Path, checkpoint: str, metric: str, slice_text: str) ->
     wanted = (
         (pl.col("checkpoint") == checkpoint) & (pl.col("metric") == metric) & (pl.col("slice") == slice_text)
     )
-    return pl.scan_parquet(file).filter(wanted).select(columns).collect()
+    try:
+        return pl.scan_parquet(file).filter(wanted).select(columns).collect()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise RunStoreError(f"cannot be read ({type(error).__name__})", where=file) from None
 
 
 def _statistic(

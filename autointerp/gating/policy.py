@@ -1,6 +1,8 @@
 """A policy in TOML -> rules. Each has a name and a reason; what is misspelt is refused, never ignored."""
 
 import difflib
+import json
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +34,14 @@ _RULE_KEYS = (
     "name", "reason", "metric", "slice", "at_most", "at_least", "no_worse_than", "margin",
     "better_than_null", "coverage", "same", "checkpoints",
 )  # fmt: skip
+_IDLE = {
+    "at_most": ("margin",),
+    "at_least": ("margin",),
+    "coverage": ("margin", "slice"),
+    "better_than_null": ("slice",),  # nulls are compared in the headline slice only
+    "same": ("metric", "slice", "margin", "coverage"),
+}
+_LARGEST = sys.float_info.max
 _DECIDING = ("at_most", "at_least", "no_worse_than", "better_than_null", "same")
 
 
@@ -139,6 +149,7 @@ def _rule(given: Any, where: str) -> Rule:
         "checkpoints": _patterns(given, where),
     }
     key = deciding[0]
+    _refuse_idle(given, key, where)
     if key == "same":
         return Rule(**common, kind="same", same=_same(given, where))
     if "coverage" in given:
@@ -151,6 +162,14 @@ def _rule(given: Any, where: str) -> Rule:
             raise PolicyError("`better_than_null` can only be true", where=where, remedy="else leave it out")
         return Rule(**common, kind="better_than_null", margin=_margin(given, where))
     return Rule(**common, kind="at_most" if key == "at_most" else "at_least", **_limit(given, key, where))
+
+
+def _refuse_idle(given: Mapping[str, Any], key: str, where: str) -> None:
+    """A key that the rule's condition does not read would be taken for a part of it."""
+    kind = "coverage" if "coverage" in given and key != "same" else key
+    for each in _IDLE.get(kind, ()):
+        if each in given:
+            raise PolicyError(f"`{each}` does nothing beside `{kind}`", where=where, remedy="leave it out")
 
 
 def _limit(given: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
@@ -189,6 +208,10 @@ def _slice(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     found = given.get("slice", {})
     if not isinstance(found, dict):
         raise PolicyError("`slice` is no table", where=where, remedy="e.g. slice = {k = 5}")
+    try:
+        json.dumps(found, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise PolicyError("`slice` holds what no slice has", where=where, remedy="e.g. {k = 5}") from None
     return found
 
 
@@ -208,7 +231,8 @@ def _text(given: Mapping[str, Any], key: str, where: str) -> str:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    # A TOML integer can be larger than any float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:

@@ -20,7 +20,10 @@ def clean(text: str) -> str:
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
-    """The verdict, then every check, those that did not pass first."""
+    """The verdict, then every check, those that did not pass first.
+
+    No line begins with what came from outside, nor holds `##[`: either could be a command to a CI runner.
+    """
     counts = {outcome: sum(each.outcome == outcome for each in verdict.checks) for outcome in _ORDER}
     said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
     lines = [clean(f"{verdict.outcome.upper()}: {verdict.policy.name} ({said})")]
@@ -28,8 +31,9 @@ def verdict_lines(verdict: Verdict) -> list[str]:
         check = each.check
         lines.append(clean(f"{each.outcome}: {check.checkpoint}, {check.rule.name}: {check.statement}"))
         if each.outcome != "pass":
-            lines += [f"    {clean(part)}" for part in (check.rule.reason, check.needed) if part]
-    return lines
+            reasons = {"because": check.rule.reason, "needed": check.needed}
+            lines += [f"    {name}: {clean(part)}" for name, part in reasons.items() if part]
+    return [line.replace("##[", "## [") for line in lines]
 
 
 def markdown(verdict: Verdict) -> str:
@@ -61,4 +65,6 @@ def _ordered(verdict: Verdict) -> list[Decided]:
 def _escaped(text: str) -> str:
     """Markdown and HTML that does nothing: a name may hold links, images or pipes."""
     safe = clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
-    return re.sub(r"([\\`*_{}\[\]()#|!~])", r"\\\1", safe)
+    # A bare address would become a link.
+    safe = re.sub(r"(?i)(?:https?|ftp)(?=://)|www(?=\.)", r"\g<0><!-- -->", safe)
+    return re.sub(r"([\\`*_{}\[\]()#|~$]|(?<!<)!)", r"\\\1", safe)

@@ -15,7 +15,13 @@ import polars as pl
 
 from autointerp.errors import RunStoreError
 from autointerp.estimates import compare_all
-from autointerp.records import Comparison, EvaluationReport, Measured, MetricDefinition
+from autointerp.records import (
+    OBSERVATION_SCHEMA,
+    Comparison,
+    EvaluationReport,
+    Measured,
+    MetricDefinition,
+)
 from autointerp.reporting import numbers
 from autointerp.reporting.json_file import read_report
 from autointerp.reporting.markdown_file import escaped
@@ -52,7 +58,7 @@ class RunDifferences:
 def compare_runs(mine: Path, theirs: Path, *, allow_other_judge: bool = False) -> RunDifferences:
     """`A - B` of every metric that both runs have, for checkpoints of the same name.
 
-    Where either run has one checkpoint only, these two are compared whatever their names are. The p-values
+    Where each run has one checkpoint only, these two are compared whatever their names are. The p-values
     are adjusted by Benjamini and Hochberg's procedure over all rows.
 
     Args:
@@ -147,6 +153,8 @@ def _renamed(run: Path, side: str) -> pl.DataFrame:
         raise RunStoreError("there are no observations", where=folder, remedy="give the run's directory")
     try:
         frame = pl.concat([pl.read_parquet(file) for file in files])
+        if frame.schema != pl.Schema(OBSERVATION_SCHEMA):
+            raise RunStoreError("holds no observations of this version", where=folder)
         return frame.with_columns(checkpoint=side + pl.col("checkpoint"))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise RunStoreError(f"cannot be read ({type(error).__name__})", where=folder) from None

@@ -117,3 +117,27 @@ def test_the_command_line_shows_them(tmp_path):
     assert done.exit_code == 0, done.output
     assert "Published by others" in (tmp_path / "report.html").read_text()
     assert isinstance(CliRunner().invoke(app, [*given, "--format", "csv"]).exception, RunStoreError)
+
+
+def test_yes_and_no_are_not_mixed_with_probabilities(tmp_path):
+    folder, aurocs = write_delphi(tmp_path / "run")
+    for file in (folder / "scores" / "detection").glob("*.txt"):
+        rows = json.loads(file.read_text())
+        rows += [{"activating": False, "probability": None, "prediction": True, "distance": -1}] * 5
+        file.write_text(json.dumps(rows))
+    [found] = read_results([folder])
+    assert found.value == pytest.approx(np.mean(aurocs))
+
+
+def test_numbers_no_float_holds_and_deep_files_are_no_tracebacks(tmp_path):
+    folder, aurocs = write_delphi(tmp_path / "run")
+    for file in (folder / "scores" / "detection").glob("*.txt"):
+        rows = json.loads(file.read_text())
+        file.write_text(json.dumps([*rows, {"activating": True, "probability": 10**400}]))
+    assert read_results([folder])[0].value == pytest.approx(np.mean(aurocs))
+    file = tmp_path / "x_eval_results.json"
+    file.write_text(json.dumps({"eval_result_metrics": {"sparsity": {"l0": 10**400}}}))
+    assert read_results([file])[0].value is None
+    file.write_text('{"a":' * 900 + "1" + "}" * 900)
+    with pytest.raises(RunStoreError, match="known are"):
+        read_results([file])

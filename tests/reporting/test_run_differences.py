@@ -165,3 +165,12 @@ def test_it_is_shown_in_three_ways(runs):
         done = CliRunner().invoke(app, ["compare", *map(str, runs[:2]), "--format", form])
         assert done.exit_code == 0, done.output
         assert "worse" in done.output
+
+
+def test_observations_of_another_shape_are_refused_in_one_line(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / name, {"sae": np.linspace(0, 1, 20)})
+    file = tmp_path / "b" / "observations" / "all.parquet"
+    pl.read_parquet(file).drop("cluster").write_parquet(file)
+    with pytest.raises(RunStoreError, match="no observations of this version"):
+        compare_runs(tmp_path / "a", tmp_path / "b")

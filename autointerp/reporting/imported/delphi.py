@@ -8,7 +8,6 @@ each, with an interval over latents.
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,19 +100,27 @@ def _examples(file: Path) -> list[tuple[float, float]] | None:
         return None
     if not isinstance(content, list) or not all(isinstance(each, dict) for each in content):
         return None
-    rows = [(_judgement(each), each.get("activating")) for each in content]
+    rows = [
+        (judged, each.get("activating")) for each, judged in zip(content, _judgements(content), strict=True)
+    ]
     return [
         (judged, float(truth)) for judged, truth in rows if judged is not None and isinstance(truth, bool)
     ]
 
 
-def _judgement(example: dict[str, Any]) -> float | None:
-    """The probability where it was asked for, else yes or no; None where the judge's reply was not usable."""
-    for key in ("probability", "prediction"):
-        value = example.get(key)
-        if isinstance(value, bool | int | float) and math.isfinite(value):
-            return float(value)
-    return None
+def _judgements(examples: Sequence[dict[str, Any]]) -> list[float | None]:
+    """The probabilities where these were asked for, else yes or no; None where a reply was not usable.
+
+    Never some of each: a plain yes would rank above every probability.
+    """
+    probabilities = [_share(each.get("probability")) for each in examples]
+    if any(each is not None for each in probabilities):
+        return probabilities
+    return [_share(each.get("prediction")) for each in examples]
+
+
+def _share(value: object) -> float | None:
+    return float(value) if isinstance(value, bool | int | float) and 0 <= value <= 1 else None
 
 
 def _observations(latent: str, rows: Sequence[tuple[float, float]]) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 Which of them may be set beside ours is read off its source (version 0.6.0).
 """
 
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,6 +25,7 @@ _OURS = {
     "l0": ("reconstruction.l0", _TEXT),
     "autointerp_score": ("", "accuracy on 14 examples, 10 of them silent: never saying yes has .714"),
 }  # fmt: skip
+_LARGEST = sys.float_info.max
 _UNKNOWN = "no metric of ours measures this"
 
 
@@ -51,18 +52,24 @@ def _inner(content: Any) -> Mapping[str, Any] | None:
         return None
     if isinstance(content.get("eval_result_metrics"), Mapping):
         return content
-    if len(content) == 1:
-        return _inner(next(iter(content.values())))
+    wrapped = next(iter(content.values())) if len(content) == 1 else None
+    if isinstance(wrapped, Mapping) and isinstance(wrapped.get("eval_result_metrics"), Mapping):
+        return wrapped
     return None
 
 
 def _result(source: str, name: str, metric: str, short: str, value: Any) -> ImportedResult:
     ours, caution = _OURS.get(short, ("", _UNKNOWN))
     reason = ""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         value, reason = None, "not run" if value is None else "no number"
     elif value == -1:
         value, reason = None, "-1, which is how SAEBench writes NaN"
     return ImportedResult(
         source, name, metric, None if value is None else float(value), reason, ours=ours, caution=caution
     )
+
+
+def _is_finite(value: float) -> bool:
+    """JSON's integers know no end; a float does."""
+    return -_LARGEST <= value <= _LARGEST

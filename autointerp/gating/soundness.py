@@ -1,0 +1,104 @@
+"""A report from disk -> what makes it unusable for a gate: missing parts, odd numbers, rows listed twice."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+__all__ = ["first_problem"]
+
+_OBJECTS = ("subject", "corpus", "provenance")
+_LISTS = ("checkpoints", "metrics", "results", "comparisons", "coverage")
+_STATUSES = ("measured", "undefined", "skipped", "failed")
+_KEYS = {
+    "checkpoints": ("name",),
+    "metrics": ("name",),
+    "results": ("checkpoint", "metric", "slice"),
+    "comparisons": ("checkpoint", "reference", "metric", "slice"),
+    "coverage": ("checkpoint",),
+}
+"""What may stand in each list only once: of two rows of one name, nobody knows which is meant."""
+
+
+def first_problem(report: Mapping[str, Any]) -> str | None:
+    """One line about the first thing that is no report's; None where a gate can rely on all of it."""
+    return next(_problems(report), None)
+
+
+def _problems(report: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"`{key}` is no object" for key in _OBJECTS if not isinstance(report.get(key), dict))
+    for key in ("suite", "explanations"):
+        if not isinstance(report.get(key) or {}, dict):
+            yield f"`{key}` is no object"
+    for name in _LISTS:
+        rows = report.get(name, [])
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            yield f"`{name}` is no list of objects"
+            return
+        yield from _of_list(name, rows)
+
+
+def _of_list(name: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    seen = set()
+    for place, row in enumerate(rows):
+        where = f"{name}[{place}]"
+        if any(not isinstance(row.get(key), dict if key == "slice" else str) for key in _KEYS[name]):
+            yield f"{where} lacks one of {', '.join(_KEYS[name])}"
+            return
+        key = json.dumps([row[key] for key in _KEYS[name]], sort_keys=True)
+        if key in seen:
+            yield f"{where} is listed twice: {key}"
+        seen.add(key)
+        yield from (f"{where}: {problem}" for problem in _of_row(name, row))
+
+
+def _of_row(name: str, row: Mapping[str, Any]) -> Iterator[str]:
+    if name == "checkpoints":
+        if row.get("role") not in ("checkpoint", "null") or not isinstance(row.get("site"), str):
+            yield "has no known role, or no site"
+    elif name == "metrics":
+        ends = [row[key] for key in ("lowest", "highest") if row.get(key) is not None]
+        if not all(_is_finite(end) for end in ends):
+            yield "a bound is no finite number"
+    elif row.get("status", "measured") not in _STATUSES or (name != "coverage" and "status" not in row):
+        yield f"has no known status: {row.get('status')!r}"
+    elif name == "coverage":
+        yield from (
+            f"{key} is no share"
+            for key, value in row.items()
+            if key.endswith("_fraction") and value is not None and not _is_share(value)
+        )
+    else:
+        yield from _of_outcome(name, row)
+
+
+def _of_outcome(name: str, row: Mapping[str, Any]) -> Iterator[str]:
+    if name == "results":
+        if row.get("better") not in ("lower", "higher", "neither"):
+            yield "has no known better direction"
+        if not isinstance(row.get("unit"), str) or not isinstance(row.get("functional"), str):
+            yield "lacks its unit or functional"
+    if row["status"] != "measured":
+        return
+    numbers = ("value", "ci_low", "ci_high", "ci_level")
+    odd = [key for key in numbers if not _is_finite(row.get(key))]
+    if odd:
+        yield f"{odd[0]} is no finite number"
+    elif not row["ci_low"] <= row["ci_high"] or not 0 < row["ci_level"] < 1:
+        yield f"is no interval: {row['ci_low']:g} to {row['ci_high']:g} at level {row['ci_level']:g}"
+    n = row.get("n")
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        yield "n is no count"
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_share(value: object) -> bool:
+    return _is_finite(value) and 0 <= value <= 1  # type: ignore[operator]  # a number
