@@ -84,14 +84,17 @@ def _sparsity_table(report: EvaluationReport, facts: Mapping[str, Any]) -> Table
         (_column("Sparsity", several, "lower", "of latents"), (_SPARSITY, {})),
         (_column("Random directions", several, hint=_AS_LONG), (_SPARSITY, _RANDOM)),
         (_column("Channels", several, hint=_ONE_CHANNEL), (_SPARSITY, _CHANNELS)),
-        (_column("Over random", several, "lower", "ratio, token by token"), (_OVER, {})),
+        (_column("Over random", several, "lower", "ratio of the two sums, at the same tokens"), (_OVER, {})),
     ]
     if horizon > 1:
         columns += [
             (_column("Sparsity", "T = 1", "lower", "at the ablated token alone"), (_SPARSITY, _FIRST)),
             (_column("Random directions", "T = 1", hint=_AS_LONG), (_SPARSITY, {**_RANDOM, **_FIRST})),
             (_column("Channels", "T = 1", hint=_ONE_CHANNEL), (_SPARSITY, {**_CHANNELS, **_FIRST})),
-            (_column("Over random", "T = 1", "lower", "ratio, token by token"), (_OVER, _FIRST)),
+            (
+                _column("Over random", "T = 1", "lower", "ratio of the two sums, at the same tokens"),
+                (_OVER, _FIRST),
+            ),
         ]
     return _table(report, "ablation", "How few logits an ablation changes, (L1 / L2)² / (V T)", columns)
 

@@ -75,10 +75,10 @@ def _lead(facts: Mapping[str, Any]) -> str:
     places = "all places" if precision is None else f"{numbers.count(precision)} random places"
     return (
         f"Neuron-to-Graph: up to {setting['graph_examples']} random activations of a latent are cut to the "
-        "shortest text that keeps half of it; tokens that can be replaced without losing more than "
-        f"{setting['saliency_threshold']:g} of that become wildcards, and the paths are joined in a trie. "
-        f"Fragments are run {before}, reach back {setting['prefix_tokens']} tokens at most, and have "
-        f"{fillers} for a replaced token. Precision is over {places} of other documents at which the graph "
+        f"shortest text that keeps {setting['suffix_share']:g} of it; tokens that can be replaced without "
+        f"losing more than {setting['saliency_threshold']:g} of that become wildcards, and the paths are "
+        f"joined in a trie. Fragments are run {before}, reach back {setting['prefix_tokens']} tokens at most, "
+        f"and have {fillers} for a replaced token. Precision is over {places} of other documents at which the graph "
         f"fires, recall over {setting['recall_sequences']} random activations there. A path says only which "
         "tokens stand where: what it misses may be plain to a reader."
     )

@@ -514,6 +514,18 @@ def test_what_failed_is_tried_again_and_nothing_else(monkeypatch):
     assert isinstance(outcome(found.observations, "sparsity", "topk"), Measured)
 
 
+def test_a_dictionary_that_was_lost_and_comes_back_is_ablated_too():
+    work, entries = begun()
+    for key, frame in usual()[0].store.read_all("calibration/").items():
+        work.store.write(key, frame)
+    ABLATION.observe(work, entries[1:])
+    found = ABLATION.observe(work, entries)
+    names = {entry.summary.name for entry in entries}
+    assert set(found.observations["checkpoint"]) == names
+    fewer = ABLATION.observe(work, entries[1:])
+    assert set(fewer.observations["checkpoint"]) == names - {entries[0].summary.name}
+
+
 def test_two_sites_share_the_tokens():
     low, high = "blocks.0.hook_resid_post", "blocks.2.hook_resid_post"
     given = {

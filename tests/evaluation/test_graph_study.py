@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import polars as pl
 import pytest
 import torch
 
+from autointerp.checkpoints.load import write_checkpoint
 from autointerp.config import load_suite
 from autointerp.errors import BadInputError
 from autointerp.evaluation import evaluate, evaluate_autoencoders
 from autointerp.evaluation.studies import graph_building
+from autointerp.evaluation.studies.graphs import GraphStudy
 from autointerp.explaining.graph_trie import Graph
 from autointerp.sampling.corpus import document_of
 from autointerp.sampling.fragment_runs import FragmentRuns
@@ -183,6 +186,59 @@ def test_a_dictionary_that_fails_does_not_take_the_others_with_it(suite, tmp_pat
     assert failed.status == "failed" and "out of luck" in failed.reason and "\n" not in failed.reason
     assert value(report, "n2g.f1", "random dictionary 1").status == "measured"
     assert value(report, "n2g.reconstruction_delta_ce_nats").status == "failed"
+
+
+def without_explanations(suite):
+    return suite.model_copy(update={"explanations": suite.explanations.model_copy(update={"enabled": False})})
+
+
+def test_graphs_that_failed_are_built_when_the_run_goes_on(run, suite, tmp_path, monkeypatch):
+    report, _ = run
+    plain = without_explanations(suite)
+
+    def breaks(self, asks):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FragmentRuns, "strengths", breaks)
+        assert value(evaluate(plain, out=tmp_path / "run"), "n2g.f1").status == "failed"
+    again = evaluate(plain, out=tmp_path / "run")
+    ours = [result for result in report.results if result.metric.startswith("n2g.")]
+    assert ours == [result for result in again.results if result.metric.startswith("n2g.")]
+
+
+def test_a_dictionary_that_was_lost_and_comes_back_has_all_its_graphs(run, suite, tmp_path, monkeypatch):
+    """Its latents stand in the same waves as the others', of which there are shards without it."""
+    report, _ = run
+    plain = without_explanations(suite)
+    observe = GraphStudy.observe
+
+    def without_first(self, work, entries):
+        return observe(self, work, entries[1:])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GraphStudy, "observe", without_first)
+        evaluate(plain, out=tmp_path / "run")
+    for name in ("finished.json", "report.json"):
+        (tmp_path / "run" / name).unlink()
+    again = evaluate(plain, out=tmp_path / "run")
+    for metric in ("n2g.recall", "n2g.f1"):
+        assert value(again, metric) == value(report, metric)
+
+
+def test_without_a_live_latent_scores_are_undefined_and_say_why(tmp_path):
+    made = suite_in(tmp_path)
+    sae = planted_words(WORDS).sae
+    dead = replace(sae, encoder_bias=torch.full_like(sae.encoder_bias, -1e6))
+    shutil.rmtree(tmp_path / "planted")
+    write_checkpoint(dead, tmp_path / "planted", format="saelens")
+    checks = made.checks.model_copy(update={"largest_normalized_mse": 1e9})
+    report = evaluate(without_explanations(made).model_copy(update={"checks": checks}), out=tmp_path / "run")
+    for metric in ("precision", "recall", "f1", "correlation"):
+        outcome = value(report, f"n2g.{metric}")
+        assert outcome.status == "undefined" and "live" in outcome.reason
+    bias = value(report, "n2g.reconstruction_kl_nats", baseline="bias").estimate.value
+    assert value(report, "n2g.reconstruction_kl_nats").estimate.value == pytest.approx(bias)
 
 
 @pytest.mark.parametrize("filler", ["harbour quickly", ""])

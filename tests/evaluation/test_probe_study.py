@@ -302,6 +302,26 @@ def test_running_it_again_reads_what_is_kept(monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(outcomes(lost.observations)["planted", "probe.loss_nats", "{}"], Failed)
 
 
+def test_a_dictionary_that_was_lost_and_comes_back_is_probed_as_if_it_had_been_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its width needs as many random directions, and its site smaller blocks."""
+    monkeypatch.setattr(probing_examples, "_VECTOR_VALUES", 32 * sum(len(text.tokens) for text in texts()))
+    work, entries = begun()
+    observe_probes(work, entries[1:], data())
+    again = observe_probes(work, entries, data())
+    assert_frame_equal(again.observations, studied().observations)
+    entry = entries[0]
+    place = {"name": "lower", "site": "blocks.0.hook_resid_post"}
+    lower = replace(
+        entry, checkpoint=replace(entry.checkpoint, **place), summary=replace(entry.summary, **place)
+    )
+    both = observe_probes(work, [*entries, lower], data())
+    theirs = both.observations.filter(pl.col("checkpoint") != "lower")
+    order = ["checkpoint", "metric", "slice", "unit"]
+    assert_frame_equal(theirs.sort(order), studied().observations.sort(order), abs_tol=2e-5)
+
+
 def test_blocks_of_tasks_and_batches_of_texts_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing_examples, "_VECTOR_VALUES", 1)
     work, entries = begun(batch_tokens=17)

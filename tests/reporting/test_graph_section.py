@@ -25,6 +25,7 @@ FACTS = {
         "front": ["<s>\x1b[31m"],
         "prefix_tokens": 16,
         "saliency_threshold": 0.5,
+        "suffix_share": 0.25,
         "match": "first",
         "graph_examples": 16,
         "recall_sequences": 16,
@@ -90,6 +91,7 @@ def test_losses_are_in_order_and_what_was_not_simulated_is_said():
 
 def test_the_lead_says_how_and_shows_no_escapes():
     (section,) = graph_sections(report())
+    assert "keeps 0.25 of it" in section.lead
     assert "16 random activations" in section.lead and "␣_" in section.lead
     assert "\x1b" not in section.lead
 

@@ -1,5 +1,6 @@
 """Sampled latents of all dictionaries -> their graphs, built together, kept in shards."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,6 +52,7 @@ class GraphSetting:
             "fillers": names,
             "front": token_texts(tokenizer, list(self.front)),
             "prefix_tokens": self.options.prefix_tokens,
+            "suffix_share": self.options.suffix_share,
             "saliency_threshold": self.options.saliency_threshold,
             "match": self.options.match,
         }
@@ -141,13 +143,23 @@ def built(
     total = sum(map(len, examples.values()))
     with work.progress.step("building graphs", total=total, unit="activation") as advance:
         for number, wave in enumerate(_waves(examples)):
-            shard = f"{key}/{number:05d}"
-            if not work.store.has(shard):
+            shard = f"{key}/{number:05d}-{_wave_hash(wave, setting)}"
+            if not _is_done(work, shard):
                 work.store.write(shard, _wave_frame(work, wave, runs, setting.options))
             frames.append(work.store.read(shard))
             advance(len(wave))
     work.store.event("graphs built", key=key, **asdict(runs.counts))
     return pl.concat(frames) if frames else pl.DataFrame(schema=GRAPHS)
+
+
+def _wave_hash(wave: Sequence[GraphExample], setting: GraphSetting) -> str:
+    """Of all that its graphs depend on: waves are others where a dictionary comes back that had failed."""
+    return hashlib.sha256(repr((setting, list(wave))).encode()).hexdigest()[:12]
+
+
+def _is_done(work: Work, shard: str) -> bool:
+    """A failure may have been the machine's fault: it is tried again."""
+    return work.store.has(shard) and not (work.store.read(shard)["status"] == "failed").any()
 
 
 def _waves(examples: Mapping[tuple[str, int], Sequence[GraphExample]]) -> Iterator[list[GraphExample]]:

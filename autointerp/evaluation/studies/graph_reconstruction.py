@@ -26,7 +26,8 @@ from autointerp.explaining.graph_walk import MergedGraphs
 from autointerp.explaining.neuron_to_graph import GraphExample
 from autointerp.metrics.n2g import KL, RECONSTRUCTION
 from autointerp.metrics.n2g_text_models import TextModels
-from autointerp.records import OBSERVATION_SCHEMA, observation_frame
+from autointerp.records import observation_frame
+from autointerp.sampling.document_sums import failed_observations
 from autointerp.sampling.latents.spilled import Spilled
 from autointerp.sampling.readings import Checkpoint
 from autointerp.sampling.samplers.hashing import hashed
@@ -143,7 +144,9 @@ def _observed(work: Work, spilled: Spilled, checkpoint: Checkpoint, simulated: _
                     rows += _batch_losses(work, checkpoint, batch, simulated, models)
                     advance(batch.frame.height)
     if not rows:
-        return pl.DataFrame(schema=OBSERVATION_SCHEMA)
+        reason = "no context of the scored text was drawn"
+        metrics = (RECONSTRUCTION, KL)
+        return failed_observations(checkpoint.name, metrics, unit="all", reason=reason, status="undefined")
     sums = (
         pl.concat(rows)
         .group_by("stand_in", "document", "cluster", maintain_order=True)

@@ -156,6 +156,9 @@ def _scored(work: Work, spilled: Spilled, own: _Chosen, graphs: pl.DataFrame) ->
 def _scores(work: Work, spilled: Spilled, own: _Chosen, graphs: pl.DataFrame) -> pl.DataFrame:
     """A row per metric and latent, of its own graph and of another latent's."""
     name = own.entry.summary.name
+    if not own.latents:
+        reason = "none of its sampled latents is live"
+        return failed_observations(name, SCORES, unit="all", reason=reason, status="undefined")
     made = graphs_of(graphs, name)
     lent = borrowers(list(made), seed=work.suite.seed)
     tallies = {null: _tallies(work, latents) for null, latents in ((None, made), ("borrowed", lent))}

@@ -1,5 +1,6 @@
 """Probe loss and known features of every dictionary: the subject is run once over the tasks' texts."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -110,7 +111,8 @@ class _Run:
         self._sites: dict[str, list[Measurable]] = {}
         for entry in entries:
             self._sites.setdefault(entry.checkpoint.reads, []).append(entry)
-        self._block_count = 0
+        self._blocks: list[str] = []
+        """What shards of each block are named after, the one that is worked on last."""
 
     def all_blocks(self, tasks: Sequence[TaskExamples]) -> dict[str, pl.DataFrame]:
         """Do what is not yet done; by name, the failed rows of dictionaries that could not be probed."""
@@ -119,9 +121,9 @@ class _Run:
         total = len(self._entries) * len(tasks)
         with self._work.progress.step("probing", total=total, unit="task") as advance:
             for block in task_blocks(self._data, tasks, width=max(1, width)):
+                self._blocks.append(f"{len(self._blocks):04d}-{block.key}")
                 for entry, rows in self._one_block(block, failed, advance):
                     failed[entry.summary.name] = rows
-                self._block_count += 1
         return failed
 
     def _one_block(
@@ -173,17 +175,21 @@ class _Run:
         return vectors[site]
 
     def _probed_site(self, x: Tensor, block: TaskBlock, site: str) -> Shard:
-        counts = sorted({entry.summary.latent_count for entry in self._sites[site]})
+        counts = self._latent_counts(site)
         device: torch.device = self._sites[site][0].checkpoint.sae.device
         options: dict[str, Any] = {"latent_counts": counts, "seed": self._work.suite.seed, "device": device}
         return probe_site(x, block, self._section, site=site, **options)
 
-    def _site_key(self, site: str, block: int | None = None) -> str:
-        return f"{self._prefix}/{self._block_count if block is None else block:04d}/site/{site}"
+    def _latent_counts(self, site: str) -> list[int]:
+        return sorted({entry.summary.latent_count for entry in self._sites[site]})
 
-    def _entry_key(self, entry: Measurable, block: int | None = None) -> str:
-        number = self._block_count if block is None else block
-        return f"{self._prefix}/{number:04d}/dictionary/{entry.summary.name}"
+    def _site_key(self, site: str, block: str | None = None) -> str:
+        """Names the widths, too: others, where a dictionary comes back that had failed."""
+        widths = hashlib.sha256(repr(self._latent_counts(site)).encode()).hexdigest()[:12]
+        return f"{self._prefix}/{block or self._blocks[-1]}/site/{site}/{widths}"
+
+    def _entry_key(self, entry: Measurable, block: str | None = None) -> str:
+        return f"{self._prefix}/{block or self._blocks[-1]}/dictionary/{entry.summary.name}"
 
     def _has(self, key: str) -> bool:
         return self._work.store.has(f"{key}/facts") and self._work.store.has(f"{key}/logits")
@@ -196,7 +202,7 @@ class _Run:
         """All that was found of a dictionary; random directions are as many as it has latents."""
         read = self._work.store.read
         logits, facts = [pl.DataFrame(schema=LOGITS)], [pl.DataFrame(schema=FACTS)]
-        for block in range(self._block_count):
+        for block in self._blocks:
             for key in (self._entry_key(entry, block), self._site_key(entry.checkpoint.reads, block)):
                 logits.append(read(f"{key}/logits"))
                 facts.append(read(f"{key}/facts"))

@@ -27,6 +27,12 @@ class TaskBlock:
     groups: tuple[tuple[str, ...], ...]
     """For each task, of every example the text's group."""
 
+    @property
+    def key(self) -> str:
+        """Another one where it holds other tasks."""
+        names = "\0".join(task.name for task in self.tasks)
+        return hashlib.sha256(names.encode()).hexdigest()[:12]
+
 
 def checked(data: ProbeData) -> ProbeData:
     """The same data.
