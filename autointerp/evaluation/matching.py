@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from autointerp.config import load_suite
-from autointerp.errors import BadInputError
+from autointerp.errors import BadInputError, RunStoreError
 from autointerp.evaluation.inputs import Measurable, opened_checkpoints
 from autointerp.metrics.latent_matching import LatentMatching, match_latents, nearest_in
 from autointerp.progress import SILENT, Progress
@@ -97,9 +97,11 @@ def match_runs(
     is another file now, is skipped with that reason.
 
     Raises:
-        BadInputError: a directory holds no finished run.
+        BadInputError: a directory holds no finished run, or a damaged one.
     """
     sides = [_Side(folder, progress) for folder in (run, reference)]
+    if len({str(side.report.subject.get("sha256")) for side in sides}) > 1:
+        return [MatchedRuns(*pair, "skipped", "the runs are of different subjects") for pair in pairs]
     found = []
     for mine, theirs in pairs:
         try:
@@ -112,7 +114,12 @@ def match_runs(
         ):
             found.append(MatchedRuns(mine, theirs, "skipped", "they are of different sites"))
             continue
-        found.append(_matched(sides, (mine, theirs), entries))
+        try:
+            found.append(_matched(sides, (mine, theirs), entries))
+        except pl.exceptions.PolarsError as error:
+            raise RunStoreError(
+                f"a table of firings cannot be read ({type(error).__name__})", where=f"{run} or {reference}"
+            ) from None
     return found
 
 

@@ -57,8 +57,8 @@ class LatentMatching:
 def nearest_in(one: Float[Tensor, "latent width"], other: Float[Tensor, "candidate width"]) -> Nearest:
     """The direction of `other` with the largest cosine to each of `one`, the smaller index of equals.
 
-    Directions of zero length are nobody's nearest, and their own cosine is 0. Cost: one matrix product, in
-    blocks of 64 MiB; memory does not grow with the number of latents.
+    Directions of zero length are nobody's nearest while there are others, and their own cosine is 0.
+    Cost: one matrix product, in blocks of 64 MiB; memory does not grow with the number of latents.
 
     Raises:
         ValueError: there is nothing to be near to.
@@ -66,10 +66,14 @@ def nearest_in(one: Float[Tensor, "latent width"], other: Float[Tensor, "candida
     if not len(other):
         raise ValueError("there are no directions to be near to")
     unit = torch.nn.functional.normalize(other.float(), dim=1)
+    is_zero = ~unit.any(dim=1)
+    # A product of 0 with them would else be the largest where all others are below 0.
+    handicap = torch.where(is_zero & ~is_zero.all(), -torch.inf, 0.0)
     rows = max(1, _BLOCK_BYTES // (4 * len(other)))
     index, cosine = [], []
     for start in range(0, len(one), rows):
         products = torch.nn.functional.normalize(one[start : start + rows].float(), dim=1) @ unit.T
+        products += handicap
         best = products.max(dim=1)
         cosine.append(best.values.cpu().numpy().astype(np.float64))
         index.append(best.indices.cpu().numpy().astype(np.int64))

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import autointerp
 from autointerp.cli import app
 from autointerp.config import load_suite
+from autointerp.errors import RunStoreError
 from autointerp.evaluation.matching import MATCHES, match_runs
 
 NAMES = ("topk", "relu")
@@ -63,6 +64,21 @@ def test_an_absent_or_changed_checkpoint_is_skipped_with_that_reason(runs, tmp_p
     (copy / "suite.toml").write_text(suite)
     [gone] = match_runs(copy, runs[1], [("topk", "topk")])
     assert gone.status == "skipped"
+
+
+def test_runs_of_different_subjects_or_with_damaged_firings_are_not_matched(runs, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs[0], copy)
+    whole = (copy / "report.json").read_text()
+    report = json.loads(whole)
+    report["subject"]["sha256"] = "0" * 64
+    (copy / "report.json").write_text(json.dumps(report))
+    [found] = match_runs(copy, runs[1], [("topk", "topk")])
+    assert (found.status, found.reason) == ("skipped", "the runs are of different subjects")
+    (copy / "report.json").write_text(whole)
+    (copy / "latents" / "firing.parquet").write_bytes(b"PAR1")
+    with pytest.raises(RunStoreError, match="cannot be read"):
+        match_runs(copy, runs[1], [("topk", "topk")])
 
 
 def test_the_command_line_says_what_was_matched(runs):

@@ -67,6 +67,14 @@ def test_a_direction_of_zero_length_is_nobodys_match():
     assert 2 in found.lost and 2 in found.gained and len(found.pairs) == 4
 
 
+def test_a_direction_of_zero_length_is_no_nearer_than_an_opposite_one():
+    one, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0], [-1.0, 0.1], [-1.0, 0.0]])
+    found = nearest_in(one, other)
+    assert found.index.tolist() == [1]
+    assert found.cosine[0] == pytest.approx(-1 / 1.01**0.5)
+    assert nearest_in(one, torch.zeros(2, 2)).cosine.tolist() == [0.0]
+
+
 def test_nothing_to_match_with_is_refused():
     with pytest.raises(ValueError, match="no directions"):
         match_latents(directions(3), directions(0))
