@@ -77,10 +77,10 @@ def _lead(facts: Mapping[str, Any]) -> str:
         f"Neuron-to-Graph: up to {setting['graph_examples']} random activations of a latent are cut to the "
         f"shortest text that keeps {setting['suffix_share']:g} of it; tokens that can be replaced without "
         f"losing more than {setting['saliency_threshold']:g} of that become wildcards, and the paths are "
-        f"joined in a trie. Fragments are run {before}, reach back {setting['prefix_tokens']} tokens at most, "
-        f"and have {fillers} for a replaced token. Precision is over {places} of other documents at which the graph "
-        f"fires, recall over {setting['recall_sequences']} random activations there. A path says only which "
-        "tokens stand where: what it misses may be plain to a reader."
+        f"joined in a trie. Fragments are run {before}, reach back {setting['prefix_tokens']} tokens at "
+        f"most, and have {fillers} for a replaced token. Precision is over {places} of other documents at "
+        f"which the graph fires, recall over {setting['recall_sequences']} random activations there. A path "
+        "says only which tokens stand where: what it misses may be plain to a reader."
     )
 
 
