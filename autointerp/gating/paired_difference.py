@@ -14,6 +14,7 @@ which is wider than pairing would be."""
 
 _RESAMPLES = 2000
 _LEAST_CLUSTERS = 5
+_NUMBERS = ["group_weight", "numerator", "denominator", "sampling_weight"]
 _KEY = ["group", "unit", "replicate"]
 
 
@@ -71,14 +72,19 @@ def paired_difference(
 
 
 def _rows(pl: Any, file: Path, checkpoint: str, metric: str, slice_text: str) -> Any:
-    columns = [*_KEY, "group_weight", "cluster", "numerator", "denominator", "sampling_weight", "status"]
+    columns = [*_KEY, "cluster", "status", *_NUMBERS]
     wanted = (
         (pl.col("checkpoint") == checkpoint) & (pl.col("metric") == metric) & (pl.col("slice") == slice_text)
     )
     try:
-        return pl.scan_parquet(file).filter(wanted).select(columns).collect()
+        rows = pl.scan_parquet(file).filter(wanted).select(columns).collect()
+        numbers = rows.filter(pl.col("status") == "measured").select(_NUMBERS)
+        is_sound = all(column.is_finite().fill_null(value=False).all() for column in numbers)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise RunStoreError(f"cannot be read ({type(error).__name__})", where=file) from None
+    if not is_sound:
+        raise RunStoreError(f"holds measured rows of {metric} without a finite number", where=file)
+    return rows
 
 
 def _statistic(

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 from gate_runs import METRIC, evidence, report, result, write_run
 from scipy import stats
@@ -148,6 +149,15 @@ def test_damaged_observations_are_refused_in_one_line(tmp_path, content):
     folders = [write_run(tmp_path / name, {"sae": np.linspace(0, 0.1, 20)}) for name in ("a", "b")]
     (folders[1] / "observations" / "downstream.parquet").write_bytes(content)
     with pytest.raises(RunStoreError, match="cannot be read"):
+        decide(Policy("p", (rule("no_worse_than"),)), *(read_evidence(folder) for folder in folders))
+
+
+@pytest.mark.parametrize("odd", [float("nan"), None, "x"])
+def test_observations_without_finite_numbers_are_refused_in_one_line(tmp_path, odd):
+    folders = [write_run(tmp_path / name, {"sae": np.linspace(0, 0.1, 20)}) for name in ("a", "b")]
+    file = folders[0] / "observations" / "downstream.parquet"
+    pl.read_parquet(file).with_columns(numerator=pl.lit(odd)).write_parquet(file)
+    with pytest.raises(RunStoreError, match=r"without a finite number|cannot be read"):
         decide(Policy("p", (rule("no_worse_than"),)), *(read_evidence(folder) for folder in folders))
 
 
