@@ -204,8 +204,9 @@ def _difference(
     files = [run.observation_file(rule.metric) for run, _, _ in (mine, theirs)]
     why = "whose latents are others"
     if pairing == "units":
-        why = "without the observations of both"
-        if files[0] and files[1] and functional in PAIRED_FUNCTIONALS:
+        is_paired = functional in PAIRED_FUNCTIONALS
+        why = "without the observations of both" if is_paired else f"a {functional} is not paired"
+        if files[0] and files[1] and is_paired:
             found = paired_difference(
                 (files[0], mine[1]),
                 (files[1], theirs[1]),

@@ -124,6 +124,13 @@ def test_a_baseline_that_measured_otherwise_is_not_compared(other):
     assert decide(policy, evidence([result()]), evidence([result(**other)])).outcome == "fail"
 
 
+def test_why_a_ranking_is_not_paired_is_said(tmp_path):
+    rows = [result(functional="mean_of_group_aurocs")]
+    folder = write_run(tmp_path / "run", {"sae": np.linspace(0, 0.1, 20)}, results=rows)
+    found = decide(Policy("p", (rule("no_worse_than", margin=1.0),)), *[read_evidence(folder)] * 2)
+    assert "(a mean_of_group_aurocs is not paired)" in found.checks[0].check.statement
+
+
 def test_an_interval_cut_off_at_the_metrics_end_is_no_narrower_for_it():
     row = result(value=0.999, better="higher") | {"ci_low": 0.98, "ci_high": 1.0}
     wanted = (rule("at_least", limit=1.0, is_upper=False),)
