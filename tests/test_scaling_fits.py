@@ -278,3 +278,18 @@ def test_a_checkpoint_without_a_number_or_logarithm_is_left_out_with_the_reason(
 def test_without_a_span_there_is_nothing_to_say(checkpoints) -> None:
     results = [measured(c.name, metric, 8.0) for c in checkpoints for metric in (L0, MSE)]
     assert scaling_facts(results, checkpoints) == {}
+
+
+@pytest.mark.parametrize(("jitter", "status"), [(1.0, "undefined"), (1.02, "undefined"), (1.5, "measured")])
+def test_widths_and_sparsities_that_change_together_cannot_be_told_apart(jitter: float, status: str) -> None:
+    """n / k is the same for all; of ReLU about the same, which is no more."""
+    n = np.array([1024.0, 2048.0, 4096.0, 8192.0, 16384.0])
+    k = n / 128 * np.array([1.0, jitter, 1.0, jitter, 1.0])
+    points = Points(tuple("abcde"), n, k, 2 * n**-0.2 * k**-0.1, np.full(5, 0.01))
+    found = fit_law(LAWS["product"], points)
+    assert found["status"] == status
+    if status == "undefined":
+        assert "change together" in found["reason"]
+    else:
+        told = {constant["name"]: constant["value"] for constant in found["constants"]}
+        assert told["beta_n"] == pytest.approx(-0.2) and told["beta_k"] == pytest.approx(-0.1)

@@ -14,7 +14,7 @@ the loss, these laws are fitted to the checkpoints of one architecture on one si
 joint, power and offset are the paper's (Gao et al. 2024, arXiv 2406.04093, section 3, on TopK), loss is its
 section 4.1's; product is joint without interaction and irreducible term, for sweeps that are too small for
 six constants. A law is undefined with fewer checkpoints than constants plus one, and where widths or
-sparsities take too few values to tell its constants apart.
+sparsities take too few values, or change together, so that its constants cannot be told apart.
 
 Fit: least squares in ln L, each checkpoint as weighty as the next. Intervals: the checkpoints' logarithms are
 drawn anew about the fitted law `DRAWS` times and fitted again. A draw's variance is each result's own (from
@@ -178,7 +178,17 @@ def _too_few(law: Law, points: Points) -> str:
         found = len(_levels(values))
         if found < least:
             return f"the constants need {least} different {words}, there are {found}"
+    if law.least_sparsities > 1 and _change_together(points):
+        return "widths and sparsities change together: what each of them does cannot be told apart"
     return ""
+
+
+def _change_together(points: Points) -> bool:
+    """Whether k is a power of n times a constant, but for what counts as one k."""
+    log_n, log_k = np.log(points.n), np.log(points.k)
+    line = np.stack([np.ones_like(log_n), log_n], axis=1)
+    rest = log_k - line @ np.linalg.lstsq(line, log_k)[0]
+    return bool(np.abs(rest).max() < math.log(_SAME_SPARSITY))
 
 
 def _design(terms: Sequence[tuple[str, str]], points: Points) -> Float[np.ndarray, "point term"]:
