@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
             "corpus.evaluation_tokens=12000",
             "corpus.calibration_tokens=6000",
             "sampling.latent_count=40",
-            "explanations.latent_count=10",
+            "explanations.latent_count=30",
             'metrics.families=["reconstruction", "downstream"]',
             "estimates.resamples=400",
         ],

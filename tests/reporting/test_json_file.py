@@ -41,7 +41,7 @@ def test_a_report_read_back_is_equal(realistic, tmp_path):
 
 def test_the_file_has_the_keys_that_other_programs_rely_on(realistic):
     content = json.loads(report_json(realistic))
-    assert set(content) == DESIGN_KEYS | {"metrics", "coverage", "explanations"}
+    assert set(content) == DESIGN_KEYS | {"metrics", "coverage", "explanations", "studies"}
     assert {"name", "path", "sha256", "format", "architecture", "latent_count", "site", "role"} <= set(
         content["checkpoints"][0]
     )
