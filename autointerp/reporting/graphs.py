@@ -76,8 +76,8 @@ def _lead(facts: Mapping[str, Any]) -> str:
     return (
         f"Neuron-to-Graph: up to {setting['graph_examples']} random activations of a latent are cut to the "
         f"shortest text that keeps {setting.get('suffix_share', 0.5):g} of it; tokens that can be replaced "
-        f"without losing more than {setting['saliency_threshold']:g} of that become wildcards, and the paths are "
-        f"joined in a trie. Fragments are run {before}, reach back {setting['prefix_tokens']} tokens at "
+        f"without losing more than {setting['saliency_threshold']:g} of that become wildcards, and the paths "
+        f"are joined in a trie. Fragments are run {before}, reach back {setting['prefix_tokens']} tokens at "
         f"most, and have {fillers} for a replaced token. Precision is over {places} of other documents at "
         f"which the graph fires, recall over {setting['recall_sequences']} random activations there. A path "
         "says only which tokens stand where: what it misses may be plain to a reader."
