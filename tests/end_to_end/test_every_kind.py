@@ -59,8 +59,7 @@ def report(tmp_path_factory, tiny_suite):
         "nulls": {"random_dictionaries": 0},
         "checks": {"allow_mismatch": True, "largest_normalized_mse": 1e300},
         "estimates": {"resamples": 100},
-        "sampling": {"latent_count": 3, "examples": 2, "strata": 2},
-        "explanations": {"latent_count": 1, "judged_examples": 2},
+        "sampling": {"enabled": False},
         "checkpoints": [section(index, case) for index, case in enumerate(CASES)],
     }
     suite = suite_from_mapping(content, folder=folder)
