@@ -7,6 +7,16 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from autointerp.cli_options import (
+    CheckpointOption,
+    DeviceOption,
+    DollarOption,
+    OfflineOption,
+    OtherJudgeOption,
+    OutOption,
+    SetOption,
+    TokenOption,
+)
 from autointerp.console import complain, note, print_pairs, print_rows, print_table, printable, progress, say
 from autointerp.errors import AutointerpError
 
@@ -25,40 +35,6 @@ app = typer.Typer(
 )
 
 DEMO_FOLDER = Path("reports/demo")
-
-OutOption = Annotated[Path | None, typer.Option("--out", help="Run directory; running again on it resumes.")]
-DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ...; default: the suite's.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override: section.key=value (e.g. corpus.evaluation_tokens=50000)."),
-]
-CheckpointOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--checkpoint",
-        help="A further checkpoint, beside the suite's: a file, a folder, a pattern ('sweep/**' finds all "
-        "below), hf:owner/name/path@revision, or your own package.module:factory. Repeatable.",
-    ),
-]
-
-
-OfflineOption = Annotated[
-    bool,
-    typer.Option("--offline", help="Take LLM answers from the run's own llm_replies.sqlite, and ask nobody."),
-]
-DollarOption = Annotated[
-    float | None,
-    typer.Option(
-        "--budget-usd",
-        help="Stop, resumably, before LLM calls of the whole run cost more; needs llm.prices in the suite.",
-    ),
-]
-TokenOption = Annotated[
-    int | None,
-    typer.Option("--budget-tokens", help="The same in tokens, prompt and reply together."),
-]
 
 
 @app.command()
@@ -257,12 +233,7 @@ def compare(
             help="Also match the latents of both: kept, lost, gained, split. Needs the checkpoints.",
         ),
     ] = False,
-    allow_other_judge: Annotated[
-        bool,
-        typer.Option(
-            "--allow-other-judge", help="Compare explanation scores of different judges all the same."
-        ),
-    ] = False,
+    allow_other_judge: OtherJudgeOption = False,
 ) -> None:
     """Compare two finished runs: A minus B, checkpoint by checkpoint, metric by metric.
 
@@ -321,12 +292,7 @@ def gate(
         typer.Option("--out", help="Folder for verdict.json, junit.xml, verdict.md and badge.svg."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON, for programs.")] = False,
-    allow_other_judge: Annotated[
-        bool,
-        typer.Option(
-            "--allow-other-judge", help="Compare explanation scores of different judges all the same."
-        ),
-    ] = False,
+    allow_other_judge: OtherJudgeOption = False,
 ) -> None:
     """Decide whether a run's checkpoints may be released: pass (0), fail (1) or undecided (3).
 

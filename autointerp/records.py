@@ -5,13 +5,14 @@ document, token, latent, d_model, vocabulary, context_token, probe_example, batc
 statistics of observations row, cluster, group, example, sum, column, resample, level, point, draw.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import polars as pl
+
+from autointerp.report_keys import slice_key
 
 __all__ = [
     "OBSERVATION_SCHEMA",
@@ -65,11 +66,6 @@ _DEFAULTS: dict[str, Any] = {
     "status": "measured",
     "reason": "",
 }
-
-
-def slice_key(settings: Mapping[str, Any]) -> str:
-    """The one spelling of a slice: JSON with sorted keys, `{}` for the headline slice."""
-    return json.dumps(dict(settings), sort_keys=True, separators=(",", ":"))
 
 
 def observation_frame(**given: Any) -> pl.DataFrame:

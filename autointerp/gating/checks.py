@@ -10,10 +10,11 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from autointerp.errors import PolicyError
-from autointerp.gating.evidence import RunEvidence, slice_key
+from autointerp.gating.evidence import RunEvidence
 from autointerp.gating.normal_tests import Uncertain, units_needed
 from autointerp.gating.paired_difference import PAIRED_FUNCTIONALS, paired_difference
 from autointerp.gating.policy import Policy, Rule
+from autointerp.report_keys import slice_key
 
 __all__ = ["Check", "all_checks"]
 

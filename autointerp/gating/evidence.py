@@ -9,16 +9,12 @@ from typing import Any
 
 from autointerp.errors import RunStoreError
 from autointerp.gating.soundness import first_problem
+from autointerp.report_keys import judges_of, slice_key
 
-__all__ = ["RunEvidence", "read_evidence", "slice_key"]
+__all__ = ["RunEvidence", "read_evidence"]
 
 _SCHEMA_VERSIONS = (1,)
 _KEYS = ("checkpoints", "results", "comparisons", "metrics", "subject", "corpus", "provenance")
-
-
-def slice_key(settings: Mapping[str, Any]) -> str:
-    """The one spelling of a slice, as in the observations."""
-    return json.dumps(dict(settings), sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +68,7 @@ class RunEvidence:
     @property
     def judges(self) -> dict[str, Any]:
         """What decides whether two runs' explanation scores mean the same."""
-        said = self.report.get("explanations") or {}
-        return {key: said.get(key) for key in ("methods", "models", "prompts")}
+        return judges_of(self.report.get("explanations") or {})
 
     def observation_file(self, metric: str) -> Path | None:
         """Where a metric's observations lie; None where the report came without them."""

@@ -24,7 +24,7 @@ from autointerp.reporting.parts import (
     Table,
 )
 
-__all__ = ["alternative", "chart_table", "charts_of", "density_histogram"]
+__all__ = ["L0", "alternative", "chart_table", "charts_of", "density_histogram", "scatter_point", "series_of"]
 
 L0 = "reconstruction.l0"
 NORMALIZED_MSE = "reconstruction.normalized_mse"
@@ -85,7 +85,9 @@ def _trade_off(report: EvaluationReport, metric: str, name: str, title: str) -> 
         x=_axis(sparsity, [values[c.name, L0] for c in shown]),
         y=_axis(quality, [values[c.name, metric] for c in shown]),
         points=tuple(
-            _point(c, values[c.name, L0], values[c.name, metric], series=series_of(c, with_site=several))
+            scatter_point(
+                c, values[c.name, L0], values[c.name, metric], series=series_of(c, with_site=several)
+            )
             for c in shown
         ),
     )
@@ -99,7 +101,8 @@ def _axis(definition: MetricDefinition, estimates: Sequence[Estimate]) -> Axis:
     return Axis(f"{definition.title}{unit}", scale, definition.better)
 
 
-def _point(checkpoint: CheckpointSummary, x: Estimate, y: Estimate, *, series: str) -> ChartPoint:
+def scatter_point(checkpoint: CheckpointSummary, x: Estimate, y: Estimate, *, series: str) -> ChartPoint:
+    """A checkpoint's place in a scatter chart, with its intervals."""
     return ChartPoint(
         label=checkpoint.name,
         series=series,

@@ -3,7 +3,8 @@
 import csv
 import io
 
-from autointerp.records import EvaluationReport, Measured, MetricResult, slice_key
+from autointerp.records import EvaluationReport, slice_key
+from autointerp.reporting.outcome_fields import outcome_fields
 
 __all__ = ["COLUMNS", "report_csv"]
 
@@ -38,30 +39,17 @@ def report_csv(report: EvaluationReport) -> str:
     writer.writeheader()
     for result in report.results:
         definition = definitions[result.metric]
-        row = {"role": roles.get(result.checkpoint, ""), "unit": definition.unit, "better": definition.better}
-        writer.writerow({name: _harmless(value) for name, value in (row | _result_row(result)).items()})
+        row: dict[str, object] = {
+            "checkpoint": result.checkpoint,
+            "role": roles.get(result.checkpoint, ""),
+            "metric": result.metric,
+            "slice": slice_key(result.slice),
+            "unit": definition.unit,
+            "better": definition.better,
+            **outcome_fields(result.outcome),
+        }
+        writer.writerow({name: _harmless(value) for name, value in row.items()})
     return target.getvalue()
-
-
-def _result_row(result: MetricResult) -> dict[str, object]:
-    row: dict[str, object] = {
-        "checkpoint": result.checkpoint,
-        "metric": result.metric,
-        "slice": slice_key(result.slice),
-        "status": result.outcome.status,
-    }
-    if not isinstance(result.outcome, Measured):
-        return row | {"reason": result.outcome.reason}
-    estimate = result.outcome.estimate
-    return row | {
-        "value": estimate.value,
-        "ci_low": estimate.low,
-        "ci_high": estimate.high,
-        "ci_level": estimate.level,
-        "ci_method": estimate.method,
-        "n": estimate.n,
-        "sampled": estimate.sampled,
-    }
 
 
 def _harmless(value: object) -> object:

@@ -10,7 +10,7 @@ from autointerp.reporting.latent_tables import LatentTableError, LatentTables, n
 from autointerp.sampling.samplers.catalogue import SAMPLER_NAMES
 from autointerp.sampling.samplers.sampler import SPLITS
 
-__all__ = ["Example", "ExampleChoice", "ExampleGroup", "example_groups"]
+__all__ = ["Example", "ExampleChoice", "ExampleGroup", "example_groups", "require_windows"]
 
 _READING_ORDER = ("uniform", "quantiles", "top", "importance")
 """First what is random, then what was chosen for its strength; silent text follows."""
@@ -91,7 +91,7 @@ def example_groups(
     own = (pl.col("checkpoint") == checkpoint) & (pl.col("latent") == latent)
     in_split = [] if choice.split is None else [pl.col("split") == choice.split]
     rows = tables.query("examples", own, pl.col("sampler").is_in(names), *in_split)
-    _require_windows(tables, rows)
+    require_windows(tables, rows)
     sizes = {(row["sampler"], row["stratum"]): row for row in _sizes(rows).iter_rows(named=True)}
     shown = _examples(tables, _chosen(rows, choice.count))
     groups = []
@@ -134,8 +134,12 @@ def _names(strata: Mapping[str, int], choice: ExampleChoice) -> list[str]:
     return [name for name in known if not choice.samplers or name in choice.samplers]
 
 
-def _require_windows(tables: LatentTables, rows: pl.DataFrame) -> None:
-    """Every position lies in its window, and nothing is infinite."""
+def require_windows(tables: LatentTables, rows: pl.DataFrame) -> None:
+    """Refuse examples of which a position lies outside of its window, or a number is not finite.
+
+    Raises:
+        LatentTableError: there is one.
+    """
     fired = pl.col("fired").list
     is_sound = pl.all_horizontal(
         pl.col("begin") <= pl.col("focus"),

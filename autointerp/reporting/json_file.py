@@ -34,6 +34,7 @@ from autointerp.reporting.json_models import (
     ReportJson,
     ResultJson,
 )
+from autointerp.reporting.outcome_fields import outcome_fields
 
 __all__ = ["SCHEMA_VERSION", "ReportFileError", "ReportJson", "read_report", "report_json", "schema_json"]
 
@@ -182,29 +183,13 @@ def _metric_json(definition: MetricDefinition) -> MetricJson:
     return MetricJson(**fields | {"parameters": _plain(definition.parameters)})
 
 
-def _outcome_fields(outcome: Outcome) -> dict[str, Any]:
-    if not isinstance(outcome, Measured):
-        return {"status": outcome.status, "reason": outcome.reason}
-    estimate = outcome.estimate
-    return {
-        "status": "measured",
-        "value": estimate.value,
-        "ci_low": estimate.low,
-        "ci_high": estimate.high,
-        "ci_level": estimate.level,
-        "ci_method": estimate.method,
-        "n": estimate.n,
-        "sampled": estimate.sampled,
-    }
-
-
 def _result_json(result: MetricResult, definition: MetricDefinition) -> ResultJson:
     shared = {name: getattr(definition, name) for name in ("sampled", "functional", "unit", "better")}
     return ResultJson(
         checkpoint=result.checkpoint,
         metric=result.metric,
         slice=_plain(result.slice),
-        **shared | _outcome_fields(result.outcome),
+        **shared | outcome_fields(result.outcome),
     )
 
 
@@ -215,7 +200,7 @@ def _comparison_json(comparison: Comparison) -> ComparisonJson:
         metric=comparison.metric,
         slice=_plain(comparison.slice),
         **_without_none({"p_value": comparison.p_value, "adjusted_p_value": comparison.adjusted_p_value}),
-        **_outcome_fields(comparison.outcome),
+        **outcome_fields(comparison.outcome),
     )
 
 

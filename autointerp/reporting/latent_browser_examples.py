@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from autointerp.reporting.example_groups import require_windows
 from autointerp.reporting.latent_browser_packing import three_digits
 from autointerp.reporting.latent_tables import LatentTables
 from autointerp.sampling.samplers.sampler import SPLITS
@@ -50,7 +51,7 @@ def chosen_examples(
     own = (pl.col("checkpoint") == checkpoint) & pl.col("sampler").is_in(list(QUOTAS))
     wanted = pl.Series(latents, dtype=pl.UInt32)
     rows = tables.query("examples", own, pl.col("latent").is_in(wanted.implode()))
-    _require_windows(tables, rows)
+    require_windows(tables, rows)
     is_top = pl.col("sampler") == "top"
     order = {name: index for index, name in enumerate(QUOTAS)}
     light = rows.select(
@@ -71,19 +72,6 @@ def chosen_examples(
     shown = with_window(chosen.join(rows, on=_KEY, how="left", maintain_order="left"))
     firings = rows.select("latent", "context", "fired", "activations")
     return shown, firings.unique(["latent", "context"], keep="any")
-
-
-def _require_windows(tables: LatentTables, rows: pl.DataFrame) -> None:
-    fired = pl.col("fired").list
-    is_sound = pl.all_horizontal(
-        pl.col("begin") <= pl.col("focus"),
-        pl.col("focus") < pl.col("end"),
-        fired.len() == pl.col("activations").list.len(),
-        pl.col("activations").list.eval(pl.element().is_finite()).list.all(),
-        pl.col("split").is_in(list(_SPLITS)),
-    )
-    if not rows.select(is_sound.fill_null(value=False).all()).item():
-        raise tables.damaged("examples", "an example does not fit its window")
 
 
 def _sizes(rows: pl.DataFrame) -> pl.DataFrame:

@@ -7,7 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from autointerp.records import Comparison, EvaluationReport, Measured, MetricResult, slice_key
+from autointerp.records import Comparison, EvaluationReport, MetricResult, slice_key
+from autointerp.reporting.outcome_fields import outcome_fields
 
 __all__ = ["write_parquet_tables"]
 
@@ -72,23 +73,11 @@ def write_parquet_tables(
 
 
 def _result(result: MetricResult | Comparison) -> dict[str, Any]:
-    row: dict[str, Any] = {
+    return {
         "checkpoint": result.checkpoint,
         "metric": result.metric,
         "slice": slice_key(result.slice),
-        "status": result.outcome.status,
-    }
-    if not isinstance(result.outcome, Measured):
-        return row | {"reason": result.outcome.reason}
-    estimate = result.outcome.estimate
-    return row | {
-        "value": estimate.value,
-        "ci_low": estimate.low,
-        "ci_high": estimate.high,
-        "ci_level": estimate.level,
-        "ci_method": estimate.method,
-        "n": estimate.n,
-        "sampled": estimate.sampled,
+        **outcome_fields(result.outcome),
     }
 
 

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from autointerp.records import EvaluationReport
 from autointerp.reporting import numbers
-from autointerp.reporting.chart_data import L0, series_of
+from autointerp.reporting.chart_data import L0, scatter_point, series_of
 from autointerp.reporting.comparison import headline
-from autointerp.reporting.parts import Axis, Cell, ChartPoint, Column, Part, Row, ScatterChart, Section, Table
+from autointerp.reporting.parts import Axis, Cell, Column, Part, Row, ScatterChart, Section, Table
 from autointerp.reporting.summary import headline_outcomes, measure_cell, summary_rows_order
 
 __all__ = ["refinement_sections"]
@@ -83,19 +83,7 @@ def _chart(report: EvaluationReport) -> ScatterChart | None:
     points = []
     for checkpoint in shown:
         x, y = values[checkpoint.name, L0], values[checkpoint.name, _GAIN]
-        points.append(
-            ChartPoint(
-                label=checkpoint.name,
-                series=series_of(checkpoint, with_site=several),
-                x=x.value,
-                x_low=x.low,
-                x_high=x.high,
-                y=y.value,
-                y_low=y.low,
-                y_high=y.high,
-                is_null=checkpoint.role == "null",
-            )
-        )
+        points.append(scatter_point(checkpoint, x, y, series=series_of(checkpoint, with_site=several)))
     return ScatterChart(
         name="refinement-gain",
         title="What the encoder's amounts lose",

@@ -5,7 +5,7 @@ content has the same id in every run); metrics whose unit is the latent are comp
 samples, for latents of two dictionaries are not the same units.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -22,9 +22,11 @@ from autointerp.records import (
     Measured,
     MetricDefinition,
 )
+from autointerp.report_keys import judges_of
 from autointerp.reporting import numbers
 from autointerp.reporting.json_file import read_report
 from autointerp.reporting.markdown_file import escaped
+from autointerp.reporting.outcome_fields import outcome_fields
 from autointerp.reporting.parts import Cell, Column, Row, Table
 from autointerp.reporting.summary import measure_cell
 
@@ -122,7 +124,7 @@ def _common_definitions(
     """Metrics that mean the same in both, and why others are left out."""
     others = {definition.name: definition for definition in theirs.definitions}
     kept, notes = [], []
-    is_same_judge = _judge(mine) == _judge(theirs)
+    is_same_judge = judges_of(mine.explanations) == judges_of(theirs.explanations)
     for definition in mine.definitions:
         other = others.get(definition.name)
         if other is None:
@@ -140,10 +142,6 @@ def _common_definitions(
             kept.append(definition)
     notes += [f"{name} is in B only" for name in others if name not in {d.name for d in mine.definitions}]
     return kept, notes
-
-
-def _judge(report: EvaluationReport) -> Mapping[str, Any]:
-    return {key: report.explanations.get(key) for key in ("methods", "models", "prompts")}
 
 
 def _renamed(run: Path, side: str) -> pl.DataFrame:
@@ -245,16 +243,9 @@ def differences_json(found: RunDifferences) -> dict[str, Any]:
             "checkpoint": each.checkpoint.removeprefix(_MINE),
             "reference": each.reference.removeprefix(_THEIRS),
             "metric": each.metric,
-            "status": each.outcome.status,
+            **outcome_fields(each.outcome),
             "finding": _finding(each, titles[each.metric], level=found.level),
         }
-        if isinstance(each.outcome, Measured):
-            estimate = each.outcome.estimate
-            row |= {"value": estimate.value, "ci_low": estimate.low, "ci_high": estimate.high}
-            row |= {"ci_level": estimate.level, "ci_method": estimate.method, "n": estimate.n}
-            row |= {"sampled": estimate.sampled}
-        else:
-            row["reason"] = each.outcome.reason
         optional = {
             "p_value": each.p_value,
             "adjusted_p_value": each.adjusted_p_value,

@@ -5,11 +5,11 @@ from typing import Literal
 
 import numpy as np
 
-from autointerp.errors import BadInputError
 from autointerp.explaining.graph_trie import Graph
 from autointerp.explaining.graph_walk import GraphText, MergedGraphs
 from autointerp.explanation_records import Explanation, Passage, Refusal, TokenPrediction
 from autointerp.llm.language_model import Capability
+from autointerp.simulating.from_data import predicted_from_data
 
 __all__ = ["GraphSimulator"]
 
@@ -40,21 +40,20 @@ class GraphSimulator:
         self, explanation: Explanation, passages: Sequence[Passage]
     ) -> list[TokenPrediction | Refusal]:
         """One answer for each passage, in their order."""
-        if not explanation.data:
-            if explanation.text.strip():
-                return [Refusal("no_explanation", "the explanation has no graph")] * len(passages)
-            return [TokenPrediction(each.id, np.zeros(len(each.tokens))) for each in passages]
-        try:
-            graph, texts = Graph.from_json(explanation.data)
-        except BadInputError as fault:
-            return [Refusal("unparsable", str(fault))] * len(passages)
-        values = _expected(graph, texts, [each.tokens for each in passages])
+        return predicted_from_data(
+            explanation, passages, what="graph", read=Graph.from_json, expect=self._expect
+        )
+
+    def _expect(
+        self, known: tuple[Graph, dict[int, str]], passages: Sequence[Sequence[str]]
+    ) -> list[np.ndarray]:
+        graph, texts = known
+        values = _expected(graph, texts, passages)
         if self.predicts == "share":
             largest = max((path.value for path, _ in graph.paths), default=1.0)
             values = np.where(values > 0, (1 + values / largest) / 2, 0.0)
-        ends = np.cumsum([len(each.tokens) for each in passages])[:-1]
-        parts = np.split(values, ends) if passages else []
-        return [TokenPrediction(each.id, own) for each, own in zip(passages, parts, strict=True)]
+        ends = np.cumsum([len(tokens) for tokens in passages])[:-1]
+        return np.split(values, ends) if passages else []
 
 
 def _expected(graph: Graph, texts: dict[int, str], passages: Sequence[Sequence[str]]) -> np.ndarray:

@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-
-from autointerp.errors import BadInputError
 from autointerp.explaining.token_table_data import TokenTable
 from autointerp.explaining.token_table_lookup import expected_activations, firing_probabilities
 from autointerp.explanation_records import Explanation, Passage, Refusal, TokenPrediction
 from autointerp.llm.language_model import Capability
+from autointerp.simulating.from_data import predicted_from_data
 
 __all__ = ["TokenTableSimulator"]
 
@@ -37,14 +35,7 @@ class TokenTableSimulator:
         self, explanation: Explanation, passages: Sequence[Passage]
     ) -> list[TokenPrediction | Refusal]:
         """One answer for each passage, in their order."""
-        if not explanation.data:
-            if explanation.text.strip():
-                return [Refusal("no_explanation", "the explanation has no token table")] * len(passages)
-            return [TokenPrediction(each.id, np.zeros(len(each.tokens))) for each in passages]
-        try:
-            table = TokenTable.from_json(explanation.data)
-        except BadInputError as fault:
-            return [Refusal("unparsable", str(fault))] * len(passages)
         look = firing_probabilities if self.predicts == "probability" else expected_activations
-        values = look(table, [each.tokens for each in passages])
-        return [TokenPrediction(each.id, own) for each, own in zip(passages, values, strict=True)]
+        return predicted_from_data(
+            explanation, passages, what="token table", read=TokenTable.from_json, expect=look
+        )

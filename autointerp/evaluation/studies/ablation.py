@@ -22,7 +22,7 @@ from autointerp.evaluation.studies.ablation_rows import (
     latent_subtractions,
     random_subtractions,
 )
-from autointerp.evaluation.studies.study import Studied
+from autointerp.evaluation.studies.study import Studied, failure_reason
 from autointerp.evaluation.work import Work
 from autointerp.metrics.ablation_observations import ABLATION_METRICS, READINGS, ablation_observations
 from autointerp.records import OBSERVATION_SCHEMA, MetricDefinition
@@ -244,5 +244,4 @@ def _guarded(
     except BadInputError:
         raise
     except Exception as error:  # whatever a dictionary can raise is a row, not the end of the run
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        return [failed_readings(name, group, reason) for name in names]
+        return [failed_readings(name, group, failure_reason(error)) for name in names]

@@ -12,6 +12,7 @@ import polars as pl
 
 from autointerp.errors import BadInputError
 from autointerp.evaluation.inputs import Measurable
+from autointerp.evaluation.studies.study import failure_reason
 from autointerp.evaluation.work import Work
 from autointerp.explaining.graph_trie import Graph
 from autointerp.explaining.neuron_to_graph import GraphExample, GraphOptions, build_graphs
@@ -199,7 +200,7 @@ def _guarded(
     except BadInputError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = failure_reason(error)
         counts = Counter((example.dictionary, example.latent) for example in wave)
         rows = [(*whose, "failed", reason, "", count, 0) for whose, count in counts.items()]
         return pl.DataFrame(rows, schema=GRAPHS, orient="row")

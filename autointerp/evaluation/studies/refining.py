@@ -9,7 +9,7 @@ import torch
 from autointerp.errors import CheckpointError, SubjectError
 from autointerp.evaluation.inputs import Measurable
 from autointerp.evaluation.steps import read_calibration
-from autointerp.evaluation.studies.study import Studied
+from autointerp.evaluation.studies.study import Studied, failure_reason
 from autointerp.evaluation.work import Work
 from autointerp.metrics.refinement import REFINEMENT_METRICS, RefinementSums, loss_terms, value_terms
 from autointerp.metrics.refinement_values import refined_reconstruction
@@ -139,7 +139,7 @@ class _Recorder:
         try:
             self._measure(passes, reading)
         except Exception as error:  # whatever a dictionary can raise is a row, not the end of the run
-            self._failure = f"{type(error).__name__}: {error}".splitlines()[0]
+            self._failure = failure_reason(error)
 
     def _measure(self, passes: BatchPasses, reading: SiteReading) -> None:
         checkpoint, settings = self.entry.checkpoint, self._settings

@@ -12,7 +12,7 @@ from autointerp.evaluation.work import Work
 from autointerp.records import OBSERVATION_SCHEMA, MetricDefinition
 from autointerp.sampling.document_sums import failed_observations
 
-__all__ = ["Studied", "Study", "guarded", "run_studies"]
+__all__ = ["Studied", "Study", "failure_reason", "guarded", "run_studies"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,11 @@ class Study(Protocol):
         ...
 
 
+def failure_reason(error: Exception) -> str:
+    """One line about what a dictionary or a model raised, for a row that failed."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def guarded(checkpoint: str, metrics: Sequence[str], observe: Callable[[], pl.DataFrame]) -> pl.DataFrame:
     """What `observe` gives, or a failed row for each metric.
 
@@ -59,8 +64,7 @@ def guarded(checkpoint: str, metrics: Sequence[str], observe: Callable[[], pl.Da
     except BadInputError:
         raise
     except Exception as error:  # whatever a dictionary or a model can raise is a row, not the end of the run
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        return failed_observations(checkpoint, metrics, unit="all", reason=reason)
+        return failed_observations(checkpoint, metrics, unit="all", reason=failure_reason(error))
 
 
 def run_studies(
