@@ -66,10 +66,6 @@ class Uncertain:
         """The one-sided upper bound."""
         return self.value + _NORMAL.inv_cdf(level) * self.error_high
 
-    def lower(self, level: float) -> float:
-        """The one-sided lower bound."""
-        return self.value - _NORMAL.inv_cdf(level) * self.error_low
-
     def p_above(self, limit: float) -> float:
         """p-value for the truth being above the limit: small where the value lies clearly above it."""
         return _tail(self.value - limit, self.error_low)

@@ -143,7 +143,7 @@ def test_an_interval_cut_off_at_the_metrics_end_is_no_narrower_for_it():
 def test_an_interval_that_leaves_the_value_out_does_not_make_it_certain():
     found = Uncertain.of_interval(0.1, 0.06, 0.09, level=0.95, n=50, sampled="document")
     assert found.upper(0.975) == pytest.approx(0.115)
-    assert found.lower(0.975) == pytest.approx(0.06)
+    assert found.negated().upper(0.975) == pytest.approx(-0.06)
 
 
 def test_next_to_the_limit_no_number_of_units_is_named():
