@@ -28,4 +28,4 @@ def test_its_commented_part_is_valid_too(tmp_path) -> None:
     suite = load_suite(path)
     assert suite.explanations.explainers == ("token_activation_pairs",)
     assert suite.explanations.methods == ("simulation",)
-    assert suite.llm.model is not None and suite.llm.budget_usd is not None
+    assert suite.llm.model is not None and suite.llm.budget_tokens is not None
