@@ -9,8 +9,8 @@ zero. Then the problem of the values that are not is solved, by Cholesky's facto
 gradients where directions all but depend on one another. Where a value would fall below zero on the way to
 the solution, the way ends there, or at the solution with its negative values set to zero, whichever is
 better, and those that are now zero stay so for the rest of the round (the inner loop of Lawson and Hanson
-1974, for several values at once). No round raises f, so no set of zeros comes back and the rounds come to an
-end. A token is done when no gradient that could still be followed is larger than the tolerance; it then takes
+1974, for several values at once). No round raises f (but by rounding, and then it is the last), so no set of
+zeros comes back and the rounds come to an end. A token is done when no gradient that could still be followed is larger than the tolerance; it then takes
 no part in the rounds that follow, so that its result does not depend on which others are solved beside it.
 
 Where directions depend on one another (more of them than dimensions, for one) several u are best, and the
@@ -26,6 +26,8 @@ from torch import Tensor
 __all__ = ["Problems", "Solution", "solve"]
 
 _GRADIENT_STEPS = 3
+_ROUNDING = 64
+"""Machine epsilons of f that its sums may be off by."""
 _INNER_SHARE = 0.1
 """Of the tolerance, to which the values that are not zero are solved: their end must pass a round's test."""
 
@@ -150,7 +152,17 @@ def _round(
     begun = u
     for _ in range(_GRADIENT_STEPS):
         u = problems.feasible(u - problems.step.unsqueeze(1) * problems.gradient(u))
-    return _better(problems, begun, _best_of_face(problems, u, tolerance))
+    found = _best_of_face(problems, u, tolerance)
+    at_end = (problems.slope(found) <= tolerance) & _is_level(problems, begun, found)
+    return torch.where(at_end.unsqueeze(1), found, _better(problems, begun, found))
+
+
+def _is_level(
+    problems: Problems, one: Float[Tensor, "token slot"], other: Float[Tensor, "token slot"]
+) -> Bool[Tensor, " token"]:
+    """Where f differs by no more than its own rounding, which hides gradients up to the root of that."""
+    before, after = problems.objective(one), problems.objective(other)
+    return (after - before).abs() <= _ROUNDING * torch.finfo(one.dtype).eps * before.abs()
 
 
 def _best_of_face(

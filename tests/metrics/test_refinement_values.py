@@ -91,6 +91,14 @@ def test_every_token_has_the_values_that_scipy_finds(kind: str, scaled: bool) ->
     assert unique > 10 or kind == "topk of any sign"
 
 
+@pytest.mark.parametrize("kind", ["jumprelu", "absolute topk"])
+def test_rounding_of_the_error_does_not_hide_the_end(kind: str) -> None:
+    """Near it f is flat to its own rounding, while gradients of 1e-8 are still followed."""
+    for seed in range(12):
+        sae, x = dictionary(KINDS[kind], seed=seed), activations(seed)
+        assert bool(refine(sae, sae.encode_sparse(x), x, tolerance=1e-9).is_solved.all())
+
+
 def squared_error(x: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:
     return (x_hat - x).square().sum(dim=1)
 
