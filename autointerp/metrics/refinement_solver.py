@@ -10,8 +10,9 @@ gradients where directions all but depend on one another. Where a value would fa
 the solution, the way ends there, or at the solution with its negative values set to zero, whichever is
 better, and those that are now zero stay so for the rest of the round (the inner loop of Lawson and Hanson
 1974, for several values at once). No round raises f (but by rounding, and then it is the last), so no set of
-zeros comes back and the rounds come to an end. A token is done when no gradient that could still be followed is larger than the tolerance; it then takes
-no part in the rounds that follow, so that its result does not depend on which others are solved beside it.
+zeros comes back and the rounds come to an end. A token is done when no gradient that could still be followed
+is larger than the tolerance; it then takes no part in the rounds that follow, so that its result does not
+depend on which others are solved beside it.
 
 Where directions depend on one another (more of them than dimensions, for one) several u are best, and the
 one that is reached depends on where the values began.
