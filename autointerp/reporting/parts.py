@@ -28,6 +28,8 @@ __all__ = [
 
 Tone = Literal["neutral", "good", "bad", "null"]
 
+_FEWEST_TO_HIDE, _MOST_ROWS, _MOST_COLUMNS = 3, 12, 5
+
 
 @dataclass(frozen=True)
 class RangeBar:
@@ -100,6 +102,13 @@ class Table:
     rows: tuple[Row, ...]
     is_filterable: bool = False
     kind: Literal["table"] = "table"
+
+    @property
+    def is_large(self) -> bool:
+        """A reader may want to hide some of it: more than 12 rows or 5 columns, and at least 3 columns."""
+        return len(self.columns) >= _FEWEST_TO_HIDE and (
+            len(self.rows) > _MOST_ROWS or len(self.columns) > _MOST_COLUMNS
+        )
 
 
 @dataclass(frozen=True)

@@ -59,20 +59,95 @@ const unpack = (text) => {
   document.querySelectorAll("thead .sort").forEach((button) =>
     button.addEventListener("click", () => sortBy(button.closest("th"))));
 
-  // Filtering: every word must occur somewhere in the row.
-  const filter = (input) => {
-    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const rows = [...document.getElementById(`table-${input.dataset.filters}`).tBodies[0].rows];
+  // Filtering and hiding. A row is shown where every word occurs in it and nothing hides it.
+  const named = (name) => document.getElementById(`table-${name}`);
+  const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+  const ofTable = new Map();
+  const hiddenOf = (name) => {
+    if (!ofTable.has(name)) ofTable.set(name, { words: [], nulls: false, columns: new Set(), rows: new Set() });
+    return ofTable.get(name);
+  };
+  const nameOf = (row) => (row.cells[0].querySelector(".main, code") ?? row.cells[0]).textContent.trim() || "—";
+  const refresh = (name) => {
+    const { words, nulls, columns, rows: names } = hiddenOf(name);
+    const table = named(name);
+    const rows = [...table.tBodies[0].rows];
     for (const row of rows) {
-      const text = row.textContent.toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word));
+      const text = words.length ? row.textContent.toLowerCase() : "";
+      row.hidden = !words.every((word) => text.includes(word)) || names.has(nameOf(row)) ||
+        (nulls && row.classList.contains("is-null"));
     }
     const shown = rows.filter((row) => !row.hidden).length;
-    const note = document.querySelector(`[data-found="${input.dataset.filters}"]`);
-    note.textContent = words.length ? `${shown} of ${rows.length} rows` : "";
+    const found = [];
+    if (words.length || shown < rows.length) found.push(`${shown} of ${counted(rows.length, "row")}`);
+    if (columns.size) found.push(`${counted(columns.size, "column")} hidden`);
+    document.querySelector(`[data-found="${name}"]`).textContent = found.join(", ");
+  };
+  const showColumn = (name, index, isShown) => {
+    hiddenOf(name).columns[isShown ? "delete" : "add"](index);
+    for (const row of named(name).rows) row.cells[index].hidden = !isShown;
   };
   document.querySelectorAll("input[data-filters]").forEach((input) =>
-    input.addEventListener("input", () => filter(input)));
+    input.addEventListener("input", () => {
+      hiddenOf(input.dataset.filters).words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+      refresh(input.dataset.filters);
+    }));
+
+  // What can be hidden: columns but the first, which names the rows; nulls; and rows by their name, if few.
+  const MOST_NAMES = 40;
+  const choice = (text, change) => {
+    const label = document.createElement("label");
+    const box = document.createElement("input");
+    Object.assign(box, { type: "checkbox", checked: true, autocomplete: "off" });
+    box.addEventListener("change", () => change(box.checked));
+    label.append(box, ` ${text}`);
+    return label;
+  };
+  const group = (title, choices) => {
+    const set = document.createElement("fieldset");
+    const legend = document.createElement("legend");
+    legend.textContent = title;
+    set.append(legend, ...choices);
+    return set;
+  };
+  const titleOf = (header) => header.querySelector(".sort").firstChild.textContent.trim();
+  const offer = (place) => {
+    const name = place.dataset.hides;
+    const hidden = hiddenOf(name);
+    const [headers, rows] = [[...named(name).tHead.rows[0].cells], [...named(name).tBodies[0].rows]];
+    const groups = [group("Columns", headers.slice(1).map((header, index) =>
+      choice(titleOf(header), (isShown) => { showColumn(name, index + 1, isShown); refresh(name); })))];
+    const names = [...new Set(rows.map(nameOf))];
+    const isNull = (row) => row.classList.contains("is-null");
+    const some = rows.some(isNull) && !rows.every(isNull)
+      ? [choice("All nulls", (isShown) => { hidden.nulls = !isShown; refresh(name); })] : [];
+    if (names.length > 1 && names.length <= MOST_NAMES) {
+      some.push(...names.map((text) => choice(text, (isShown) => {
+        hidden.rows[isShown ? "delete" : "add"](text);
+        refresh(name);
+      })));
+    }
+    if (some.length) {
+      groups.push(group(names.length < rows.length ? `Rows by ${titleOf(headers[0])}` : "Rows", some));
+      place.querySelector(".hiding-what").textContent = "Columns, rows";
+    }
+    const all = document.createElement("button");
+    Object.assign(all, { type: "button", textContent: "Show all" });
+    all.addEventListener("click", () => {
+      place.querySelectorAll("input").forEach((box) => { box.checked = true; });
+      headers.forEach((_, index) => showColumn(name, index, true));
+      Object.assign(hidden, { words: [], nulls: false, rows: new Set() });
+      document.querySelectorAll("input[data-filters]").forEach((input) => {
+        if (input.dataset.filters === name) input.value = "";
+      });
+      refresh(name);
+    });
+    place.querySelector(".hiding-choices").append(...groups, all);
+  };
+  document.querySelectorAll("details.hiding").forEach((place) => {
+    offer(place);
+    place.hidden = false;
+  });
 
   // Where the reader is.
   const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
