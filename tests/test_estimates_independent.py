@@ -131,8 +131,9 @@ def test_all_latents_alike_have_a_mean_with_a_width() -> None:
     assert unbounded.estimate.low == pytest.approx(-share)
 
 
-def test_documents_that_are_all_alike_keep_their_point() -> None:
-    outcome = estimate(latents("a", [1.0] * 12), replace(SCORE, pairing="units"))
+def test_documents_that_are_all_alike_keep_the_point_of_what_has_no_bounds() -> None:
+    constant = replace(SCORE, pairing="units", lowest=None, highest=None)
+    outcome = estimate(latents("a", [1.0] * 12), constant)
     assert isinstance(outcome, Measured)
     assert outcome.estimate.low == outcome.estimate.high == 1
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from scipy import sparse
-from scipy.special import ndtr, ndtri, stdtr, stdtrit
+from scipy.special import betaincinv, ndtr, ndtri, stdtr, stdtrit
 
 from autointerp.estimates.statistics import ClusterStatistic
 
@@ -26,6 +26,7 @@ __all__ = [
     "FEWEST_CLUSTERS",
     "Interval",
     "Replicates",
+    "binomial_interval",
     "bootstrap_interval",
     "resample_all",
     "smallest_p_value",
@@ -53,6 +54,11 @@ class Replicates:
     cluster_count: int
     magnitude: float
     """Largest absolute value behind these numbers: what their rounding errors are relative to."""
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether resampling changed nothing: all clusters are alike."""
+        return _is_constant(self.resampled[np.isfinite(self.resampled)], self)
 
     def minus(self, other: "Replicates") -> "Replicates":
         """The paired difference: both were resampled with the same counts."""
@@ -288,6 +294,17 @@ def unseen_share(size: float, *, level: float) -> float:
     where resampling shows no spread: so many, but no more, may be of a kind that was not seen.
     """
     return 1 - ((1 - level) / 2) ** (1 / max(size, 1.0))
+
+
+def binomial_interval(fraction: float, size: int, *, level: float) -> tuple[float, float]:
+    """Clopper and Pearson's exact interval for a share seen among `size` independent units, within [0, 1].
+
+    `fraction * size` need be no whole number. At 0 and 1 the other end is that of `unseen_share`.
+    """
+    tail, seen = (1 - level) / 2, fraction * size
+    low = 0.0 if fraction <= 0 else float(betaincinv(seen, size - seen + 1, tail))
+    high = 1.0 if fraction >= 1 else float(betaincinv(seen + 1, size - seen, 1 - tail))
+    return low, high
 
 
 def smallest_p_value(cluster_count: int) -> float:

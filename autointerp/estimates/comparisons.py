@@ -26,8 +26,9 @@ from autointerp.estimates.bootstrap import (
 from autointerp.estimates.estimation import (
     HEADLINE,
     EstimateOptions,
-    jackknife_interval,
+    jackknife_difference,
     lack_of_values,
+    may_be_unlike,
     measured,
     ordered_checkpoints,
     prepare,
@@ -253,7 +254,8 @@ def _difference(
     if interval is None:
         return replace(pair.comparison, outcome=Undefined("too few resamples have a value"))
     p_value: float | None = two_sided_p_value(difference)
-    if pair.counts is not None and interval.low == interval.high:
+    is_apart = difference.value != 0 and mine.is_constant and others.is_constant
+    if interval.low == interval.high and (pair.counts or (is_apart and may_be_unlike(definition))):
         interval = _difference_with_width(mine, others, interval.method, definition, options.level)
         is_clear = difference.value == 0 or not interval.low <= 0 <= interval.high
         p_value = p_value if is_clear else None  # no spread was seen: nothing to test against
@@ -264,7 +266,7 @@ def _difference(
 def _difference_with_width(
     one: Replicates, other: Replicates, method: str, definition: MetricDefinition, level: float
 ) -> Interval:
-    """Of two samples without any spread: both sides' widths, as if at right angles."""
+    """Of two sides without any spread: both their widths, as if at right angles."""
     points = (Interval(side.value, side.value, method) for side in (one, other))
     mine, others = (
         with_width(point, side, definition, level=level)
@@ -287,7 +289,7 @@ def _jackknife_difference(
         reason = f"seen on {one.document_count} and on {other.document_count} documents"
         return replace(pair.comparison, outcome=Undefined(reason))
     difference = one.minus(other)
-    interval = jackknife_interval(difference, level=options.level, bounds=(-1.0, 1.0))
+    interval = jackknife_difference(difference, level=options.level)
     outcome = _measured(pair, difference.number, interval, definition, options)
     error = difference.standard_error()
     if error == 0:

@@ -13,6 +13,7 @@ from autointerp.estimates.bootstrap import (
     FEWEST_CLUSTERS,
     Interval,
     Replicates,
+    binomial_interval,
     bootstrap_interval,
     resample_all,
     unseen_share,
@@ -26,9 +27,12 @@ __all__ = [
     "EstimateOptions",
     "estimate",
     "estimate_all",
+    "jackknife_difference",
     "jackknife_interval",
     "lack_of_values",
+    "may_be_unlike",
     "measured",
+    "not_excluded",
     "prepare",
     "with_width",
 ]
@@ -132,7 +136,7 @@ def _outcomes(
         if isinstance(prepared, ClusterStatistic):
             pending[key] = prepared
         elif isinstance(prepared, JackknifeStatistic):
-            interval = jackknife_interval(prepared, level=options.level, bounds=(0.0, 1.0))
+            interval = jackknife_interval(prepared, level=options.level)
             outcomes[key] = measured(prepared.number, interval, rows, definitions[key.metric], options)
         else:
             outcomes[key] = prepared
@@ -205,11 +209,20 @@ def _bootstrap_outcome(
     interval = bootstrap_interval(replicates, level=options.level)
     if interval is None:
         return Undefined("too few resamples have a value: too little of what the metric needs was seen")
-    if definition.pairing == "independent":
+    if may_be_unlike(definition):
         interval = with_width(interval, replicates, definition, level=options.level)
     notes = [interval.method, statistic.note, _clipping(statistic, interval)]
     interval = Interval(interval.low, interval.high, "; ".join(note for note in notes if note))
     return measured(replicates.value, interval, rows, definition, options)
+
+
+def may_be_unlike(definition: MetricDefinition) -> bool:
+    """Whether units that are all alike leave a width: of latents always, of documents where a range is known.
+
+    A share (of tokens, of examples) that is 0 in every document seen may be above it in others. A number
+    without bounds that is the same in all (TopK's L0) is a constant of the dictionary.
+    """
+    return definition.pairing == "independent" or None not in (definition.lowest, definition.highest)
 
 
 def with_width(
@@ -222,11 +235,20 @@ def with_width(
     """
     if interval.low < interval.high:
         return interval
-    value, share = replicates.value, unseen_share(replicates.cluster_count, level=level)
+    value = replicates.value
     lowest = value - 1 if definition.lowest is None else definition.lowest
     highest = value + 1 if definition.highest is None else definition.highest
-    method = f"{interval.method}: what they cannot exclude"
-    return Interval(value - share * (value - lowest), value + share * (highest - value), method)
+    size, bounds = replicates.cluster_count, (lowest, highest)
+    return not_excluded(value, size, interval.method, bounds=bounds, level=level)
+
+
+def not_excluded(
+    value: float, size: int, method: str, *, bounds: tuple[float, float], level: float
+) -> Interval:
+    """What `size` units that are all alike cannot exclude: that a share of others lies anywhere in bounds."""
+    share = unseen_share(size, level=level)
+    low, high = value - share * (value - bounds[0]), value + share * (bounds[1] - value)
+    return Interval(low, high, f"{method}: what they cannot exclude")
 
 
 def _clipping(statistic: ClusterStatistic, interval: Interval) -> str:
@@ -245,10 +267,41 @@ def _clipping(statistic: ClusterStatistic, interval: Interval) -> str:
     return f"{' and '.join(ends)} end clipped to the compute curve's range" if ends else ""
 
 
-def jackknife_interval(
-    statistic: JackknifeStatistic, *, level: float, bounds: tuple[float, float]
-) -> Interval:
-    """Student's t interval from the delete-one-document jackknife, cut to the bounds of the quantity."""
+def jackknife_interval(statistic: JackknifeStatistic, *, level: float) -> Interval:
+    """Of a share of latents: Student's t interval from the delete-one-document jackknife, within [0, 1].
+
+    Where no latent was seen in just one document, leaving one out changes nothing, and the jackknife knows
+    no width: above all where none, or all, of few latents were seen. Then the exact binomial interval of as
+    many latents as there are documents, or of all if they are fewer. Latents fire together, so more than
+    there are documents do not count as independent. It covers its level wherever at least so many fire
+    independently of one another, and less if fewer do (a dictionary of a few blocks that fire as one).
+    """
+    if statistic.standard_error() > 0:
+        return _students_t(statistic, level, (0.0, 1.0))
+    latents, documents = statistic.unit_count, statistic.document_count
+    size = min(latents, documents)
+    low, high = binomial_interval(statistic.number, size, level=level)
+    over = f"{latents} latents" if latents < documents else f"{documents} documents"
+    method = f"exact binomial (Clopper-Pearson) as of {size} independent latents, over {over}"
+    why = "no latent rests on one document alone"
+    return Interval(low, high, "; ".join(note for note in (method, why, statistic.note) if note))
+
+
+def jackknife_difference(difference: JackknifeStatistic, *, level: float) -> Interval:
+    """The same of a difference of two shares, within [-1, 1].
+
+    Where no document alone changes the difference, what so many documents cannot exclude: a share of them,
+    `unseen_share`, may be of a kind that was not seen, with any difference.
+    """
+    if difference.standard_error() > 0:
+        return _students_t(difference, level, (-1.0, 1.0))
+    documents = difference.document_count
+    method = f"over {documents} documents, of which none alone changes it"
+    size = min(difference.unit_count, documents)
+    return not_excluded(difference.number, size, method, bounds=(-1.0, 1.0), level=level)
+
+
+def _students_t(statistic: JackknifeStatistic, level: float, bounds: tuple[float, float]) -> Interval:
     quantile = float(stdtrit(statistic.document_count - 1, (1 + level) / 2))
     reach = quantile * statistic.standard_error()
     low, high = np.clip([statistic.number - reach, statistic.number + reach], *bounds).tolist()

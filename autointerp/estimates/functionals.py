@@ -180,6 +180,10 @@ def unseen_fraction(
     the document's id where it fired in exactly one: that latent would be unseen without this document, which
     is all that the delete-one-document jackknife needs. A latent unseen in D documents fires, with 95 %
     confidence, in less than 3/D of all documents.
+
+    All latents are counted, so nothing is uncertain about them; the text is. The interval is about the share
+    that is unseen in D documents on average, over draws of D documents like these, and has a width even where
+    no latent, or every latent, was seen: see `estimation.jackknife_interval`.
     """
     units, position = np.unique(series.unit, return_inverse=True)
     documents_fired = np.bincount(position, weights=series.numerator)
@@ -205,6 +209,7 @@ def unseen_fraction(
         documents=documents,
         changes=changes / total,
         document_count=document_count,
+        unit_count=len(units),
         note=bound,
     )
 

@@ -55,6 +55,8 @@ class JackknifeStatistic:
     changes: Float[np.ndarray, " document"]
     """By how much."""
     document_count: int
+    unit_count: int
+    """How many latents the number is a share of; of a difference, those of the smaller side."""
     note: str
 
     def standard_error(self) -> float:
@@ -70,7 +72,12 @@ class JackknifeStatistic:
         np.add.at(changes, np.searchsorted(documents, self.documents), self.changes)
         np.subtract.at(changes, np.searchsorted(documents, other.documents), other.changes)
         return JackknifeStatistic(
-            self.number - other.number, documents, changes, self.document_count, note=""
+            self.number - other.number,
+            documents,
+            changes,
+            self.document_count,
+            min(self.unit_count, other.unit_count),
+            note="",
         )
 
 
