@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from autointerp.cli_options import (
+    BaselineOption,
     CheckpointOption,
     DeviceOption,
     DollarOption,
@@ -17,8 +18,9 @@ from autointerp.cli_options import (
     SetOption,
     TokenOption,
 )
+from autointerp.cli_runs import Judging, find_own_modules, run_suite
 from autointerp.console import complain, note, print_pairs, print_rows, print_table, printable, progress, say
-from autointerp.errors import AutointerpError
+from autointerp.errors import AutointerpError, PolicyError
 
 __all__ = ["app", "main"]
 
@@ -47,8 +49,9 @@ def demo(out: OutOption = DEMO_FOLDER, overrides: SetOption = None) -> None:
 
     # An upgrade changes what the numbers depend on; the demo's own folder then holds nothing worth keeping.
     suite = bundled_path("suites", "demo.toml")
-    _evaluate(suite, out, overrides=overrides, replace_other=out == DEMO_FOLDER)
-    _show_gate(out or DEMO_FOLDER)
+    folder = out or DEMO_FOLDER
+    judging = Judging("release", nulls_too=True)
+    run_suite(suite, folder, overrides=overrides, replace_other=folder == DEMO_FOLDER, judging=judging)
 
 
 @app.command()
@@ -69,19 +72,28 @@ def evaluate(
     offline: OfflineOption = False,
     budget_usd: DollarOption = None,
     budget_tokens: TokenOption = None,
+    policy: Annotated[
+        str | None,
+        typer.Option("--policy", help="Gate the run by this policy at its end: the exit code is the gate's."),
+    ] = None,
+    baseline: BaselineOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Evaluate a suite's checkpoints and write report.html and report.json.
 
-    A killed run goes on where it was when it is started again with the same --out. With --set llm.model=...
-    (and llm.base_url=...) an LLM explains latents and judges the explanations; the key is taken from
-    OPENAI_API_KEY.
+    A killed run goes on where it was when it is started again with the same --out. With --policy the run is
+    gated too: the verdict stands on the report's first screen, its files in the run's `gate` folder. With
+    --set llm.model=... (and llm.base_url=...) an LLM explains latents and judges the explanations; the key
+    is taken from OPENAI_API_KEY.
     """
     given = {"subject.device": device, "llm.budget_usd": budget_usd, "llm.budget_tokens": budget_tokens}
     settings = [*(overrides or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
     settings += ["checks.allow_mismatch=true"] if allow_mismatch else []
     settings += ["llm.offline=true"] if offline else []
-    _evaluate(suite, out, overrides=settings, checkpoints=checkpoint)
+    if baseline is not None and policy is None:
+        raise PolicyError("is only compared with by a gate", where="--baseline", remedy="add --policy")
+    judging = None if policy is None else Judging(policy, baseline)
+    run_suite(suite, out, overrides=settings, checkpoints=checkpoint, judging=judging)
 
 
 @app.command()
@@ -123,7 +135,7 @@ def inspect(
     from autointerp.checkpoints.load import ROOM_BYTES
     from autointerp.evaluation.sources import find_sources
 
-    _find_own_modules()
+    find_own_modules()
     with progress() as bars:
         sources = find_sources(checkpoint, progress=bars)
     failed: AutointerpError | None = None
@@ -253,7 +265,7 @@ def compare(
     if latents:
         from autointerp.evaluation.matching import match_runs, matching_json, matching_lines
 
-        _find_own_modules()
+        find_own_modules()
         with progress() as bars:
             matched = matching_json(match_runs(run, reference, found.pairs, progress=bars))
     if form == "json":
@@ -278,9 +290,7 @@ def gate(
         str,
         typer.Option("--policy", help="A TOML file, or the name of one that is shipped: `release`."),
     ] = "release",
-    baseline: Annotated[
-        Path | None, typer.Option("--baseline", help="A finished run to compare with: the last release's.")
-    ] = None,
+    baseline: BaselineOption = None,
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(
@@ -414,55 +424,3 @@ def main() -> None:
     except AutointerpError as error:
         complain(error)
         sys.exit(error.exit_code)
-
-
-def _evaluate(
-    suite_path: Path,
-    out: Path | None,
-    *,
-    overrides: list[str] | None = None,
-    checkpoints: list[str] | None = None,
-    replace_other: bool = False,
-) -> None:
-    from autointerp.config import load_suite
-
-    _find_own_modules()
-    suite = load_suite(suite_path, overrides=overrides or [], checkpoints=checkpoints or [])
-    from autointerp.evaluation import default_run_directory, evaluate
-    from autointerp.reporting.failures import failure_lines
-    from autointerp.reporting.terminal import summary_table
-
-    directory = out or default_run_directory(suite)
-    with progress() as bars:
-        report = evaluate(suite, out=directory, progress=bars, replace_other=replace_other)
-    console = Console()
-    print_table(console, summary_table(report, width=console.width))
-    for line in failure_lines(report):
-        console.print(printable(line), style="red", markup=False, emoji=False, highlight=False)
-    say(f"{directory / 'report.html'}\n{directory / 'report.json'}")
-    if report.failures:
-        raise typer.Exit(4)
-
-
-def _show_gate(run: Path) -> None:
-    """The verdicts of the shipped policy on a run's checkpoints and on each of its nulls."""
-    from autointerp.gating.evidence import read_evidence
-    from autointerp.gating.files import policy_path, write_verdict
-    from autointerp.gating.policy import judging, load_policy
-    from autointerp.gating.verdict import decide
-    from autointerp.gating.words import verdict_lines
-
-    evidence, policy = read_evidence(run), load_policy(policy_path("release"))
-    verdict = decide(policy, evidence)
-    write_verdict(verdict, run / "gate")
-    say(f"gate, {verdict_lines(verdict)[0]}")
-    for name in (name for name in evidence.checkpoints if name not in evidence.judged):
-        of_null = decide(judging(policy, (name,)), evidence)
-        say(printable(f"gate, the null {name}: {verdict_lines(of_null)[0]}"))
-
-
-def _find_own_modules() -> None:
-    """Let `package.module:factory` name a module in the working directory; installed ones go first."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)

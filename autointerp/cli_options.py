@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "BaselineOption",
     "CheckpointOption",
     "DeviceOption",
     "DollarOption",
@@ -16,6 +17,9 @@ __all__ = [
     "TokenOption",
 ]
 
+BaselineOption = Annotated[
+    Path | None, typer.Option("--baseline", help="A finished run to compare with: the last release's.")
+]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run directory; running again on it resumes.")]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ...; default: the suite's.")

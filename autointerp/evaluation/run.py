@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,7 +52,12 @@ def default_run_directory(suite: Suite) -> Path:
 
 
 def evaluate(
-    suite: Suite, *, out: Path | None = None, progress: Progress = SILENT, replace_other: bool = False
+    suite: Suite,
+    *,
+    out: Path | None = None,
+    progress: Progress = SILENT,
+    replace_other: bool = False,
+    judge: Callable[[Path], object] | None = None,
 ) -> EvaluationReport:
     """Measure a suite's checkpoints and write the run directory; a finished run is only read back.
 
@@ -64,6 +69,8 @@ def evaluate(
         out: the run directory; default `reports/<suite>-<date>`.
         progress: is told how far each step is.
         replace_other: begin anew where the directory holds a run of something else, instead of refusing.
+        judge: called with the directory once report.json and the observations are there and before the page
+            is drawn, which shows the verdict that it left; not called for a finished run.
 
     Raises:
         BadInputError: a checkpoint, the subject, the text or the directory cannot be used.
@@ -87,7 +94,7 @@ def evaluate(
         clock = Clock(store)
         clock.note("loading", time.perf_counter() - begun)
         try:
-            return _measured(Work(suite, subject, corpus, store, clock, progress), entries)
+            return _measured(Work(suite, subject, corpus, store, clock, progress), entries, judge)
         except KeyboardInterrupt:
             store.event("interrupted")
             raise InterruptedRunError(
@@ -121,7 +128,9 @@ def _finished_report(store: RunStore, suite: Suite) -> EvaluationReport | None:
     return report
 
 
-def _measured(work: Work, entries: Sequence[Measurable]) -> EvaluationReport:
+def _measured(
+    work: Work, entries: Sequence[Measurable], judge: Callable[[Path], object] | None
+) -> EvaluationReport:
     findings = measure(work, entries)
     coverage = None
     if work.suite.sampling.enabled:
@@ -136,7 +145,7 @@ def _measured(work: Work, entries: Sequence[Measurable]) -> EvaluationReport:
     findings = replace(findings, observations=pl.concat([findings.observations, *found]))
     report = report_of(work, findings, coverage, explained, studied)
     with work.clock.step("report"):
-        _write_files(work.store, report, findings, explained)
+        _write_files(work.store, report, findings, explained, judge)
     work.store.finish()
     return report
 
@@ -217,7 +226,11 @@ _WHERE_TEXT_LIES = ("kind", "path", "text_field", "separator", "config", "split"
 
 
 def _write_files(
-    store: RunStore, report: EvaluationReport, findings: Findings, explained: Explained | None
+    store: RunStore,
+    report: EvaluationReport,
+    findings: Findings,
+    explained: Explained | None,
+    judge: Callable[[Path], object] | None,
 ) -> None:
     """Final tables and reports, each whole or not there."""
     observations = findings.observations
@@ -229,6 +242,8 @@ def _write_files(
     kept = firing.filter(~pl.col("checkpoint").is_in(failed["checkpoint"].to_list()))
     store.write_table("latents/firing.parquet", kept)
     written = read_report(store.write_text("report.json", report_json(report)))
+    if judge is not None:
+        judge(store.path)
     shown = with_scores(explained.rows, explained.scores) if explained else []
     page = store.path / "report.html"
     with reported(page):  # as `report` does

@@ -1,5 +1,6 @@
 """A run directory -> what rules are decided on: results, comparisons, coverage; observations when needed."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ class RunEvidence:
 
     folder: Path
     report: Mapping[str, Any]
+    sha256: str = ""
+    """Of report.json, so that a verdict says what it is of; empty for a report in memory."""
 
     @cached_property
     def results(self) -> dict[tuple[str, str, str], Mapping[str, Any]]:
@@ -85,7 +88,8 @@ def read_evidence(run: Path) -> RunEvidence:
     """
     file = run / "report.json" if run.is_dir() else run
     try:
-        report = json.loads(file.read_text(encoding="utf-8"))
+        content = file.read_bytes()
+        report = json.loads(content.decode("utf-8"))
     except FileNotFoundError:
         raise RunStoreError(
             "there is no report.json", where=run, remedy="run `evaluate` to its end"
@@ -101,4 +105,4 @@ def read_evidence(run: Path) -> RunEvidence:
     if problem is not None:
         # Refused, and not half judged.
         raise RunStoreError(f"is no whole report: {problem}", where=file, remedy="run the evaluation again")
-    return RunEvidence(file.parent, report)
+    return RunEvidence(file.parent, report, hashlib.sha256(content).hexdigest())

@@ -40,6 +40,8 @@ class Verdict:
     run: str
     """The suite's name."""
     baseline: str = ""
+    report_sha256: str = ""
+    """Of the run's report.json."""
 
     @property
     def exit_code(self) -> int:
@@ -97,7 +99,7 @@ def decide(
     overall: Outcome = "fail" if "fail" in outcomes else "undecided" if "undecided" in outcomes else "pass"
     name = str(run.report.get("suite", {}).get("name", ""))
     other = "" if baseline is None else str(baseline.report.get("suite", {}).get("name", ""))
-    return Verdict(overall, policy, decided, name, other)
+    return Verdict(overall, policy, decided, name, other, run.sha256)
 
 
 def _outcome(check: Check, is_violated: bool) -> Outcome:
@@ -114,6 +116,7 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
         "policy": verdict.policy.name,
         "level": verdict.policy.level,
         "suite": verdict.run,
+        **({"report_sha256": verdict.report_sha256} if verdict.report_sha256 else {}),
         **({"baseline": verdict.baseline} if verdict.baseline else {}),
         "checks": [_check_json(each) for each in verdict.checks],
     }

@@ -19,7 +19,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from autointerp.records import EvaluationReport
-from autointerp.reporting.chart_data import alternative, chart_table
+from autointerp.reporting.chart_tables import alternative, chart_table
 from autointerp.reporting.charts import vega_lite_specs
 from autointerp.reporting.imported.result import ImportedResult
 from autointerp.reporting.json_file import report_json
@@ -27,6 +27,7 @@ from autointerp.reporting.latent_browser import LatentBrowser
 from autointerp.reporting.latent_browser_packing import deflated
 from autointerp.reporting.parts import ReportDocument
 from autointerp.reporting.report_document import build_document
+from autointerp.reporting.verdict_section import ShownVerdict
 
 __all__ = ["document_html", "report_html"]
 
@@ -37,9 +38,10 @@ def report_html(
     explained: Sequence[Mapping[str, Any]] = (),
     imported: Sequence[ImportedResult] = (),
     browser: LatentBrowser | None = None,
+    verdict: ShownVerdict | None = None,
 ) -> str:
     """The page of a run; its text is a function of its arguments alone."""
-    document = build_document(report, observations, explained, imported)
+    document = build_document(report, observations, explained, imported, verdict)
     return document_html(document, report_text=report_json(report), browser=browser)
 
 

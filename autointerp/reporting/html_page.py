@@ -12,6 +12,7 @@ from autointerp.records import EvaluationReport
 from autointerp.reporting.html_file import report_html
 from autointerp.reporting.imported.result import ImportedResult
 from autointerp.reporting.latent_browser import BrowserLimits, latent_browser
+from autointerp.reporting.verdict_section import read_verdict
 
 __all__ = ["write_html_page"]
 
@@ -53,7 +54,8 @@ def write_html_page(
         with_text=with_text,
         limits=BrowserLimits(needs_one_file=is_alone),
     )
-    text = report_html(report, observations, explained if with_text else (), imported, browser)
+    verdict = read_verdict(run, run / "report.json")
+    text = report_html(report, observations, explained if with_text else (), imported, browser, verdict)
     if is_alone:
         target.write_bytes(text.encode())
         return

@@ -3,16 +3,20 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from autointerp.records import Better
+from autointerp.records import Better, Outcome
 
 __all__ = [
     "Axis",
     "Badge",
     "Callout",
     "Cell",
+    "ChartCurve",
     "ChartPoint",
     "Code",
     "Column",
+    "HeatCell",
+    "HeatLabel",
+    "HeatmapChart",
     "HistogramChart",
     "HistogramPanel",
     "LineChart",
@@ -133,6 +137,17 @@ class ChartPoint:
     y_low: float
     y_high: float
     is_null: bool = False
+    front: str = ""
+    """The Pareto front that it is on, by its site; empty: on none."""
+
+
+@dataclass(frozen=True)
+class ChartCurve:
+    """A fitted law, drawn dotted in the colour of a series."""
+
+    series: str
+    places: tuple[tuple[float, float], ...]
+    """(x, y), in the order of x."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +160,15 @@ class ScatterChart:
     x: Axis
     y: Axis
     points: tuple[ChartPoint, ...]
+    curves: tuple[ChartCurve, ...] = ()
+    group: str = ""
+    """Heading that neighbouring charts share."""
     kind: Literal["scatter"] = "scatter"
+
+    @property
+    def has_front(self) -> bool:
+        """Whether a Pareto front is drawn."""
+        return any(point.front for point in self.points)
 
 
 @dataclass(frozen=True)
@@ -171,6 +194,7 @@ class LineChart:
     y: Axis
     x_order: tuple[str, ...]
     points: tuple[LinePoint, ...]
+    group: str = ""
     kind: Literal["line"] = "line"
 
 
@@ -196,7 +220,47 @@ class HistogramChart:
     caption: str
     x: Axis
     panels: tuple[HistogramPanel, ...]
+    group: str = ""
     kind: Literal["histogram"] = "histogram"
+
+
+@dataclass(frozen=True)
+class HeatLabel:
+    """The name of a row or a column of a heat map."""
+
+    name: str
+    """Unique among its kind."""
+    mark: str = ""
+    """A word beside it: `null`, `lexical`."""
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """One place of a heat map: a value with its interval, or why there is none."""
+
+    row: str
+    column: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class HeatmapChart:
+    """One metric by two names: a place of each row and column is coloured by its value."""
+
+    name: str
+    title: str
+    caption: str
+    x: Axis
+    y: Axis
+    color: Axis
+    limits: tuple[float, ...]
+    """Rising: where one colour ends and the next begins."""
+    rows: tuple[HeatLabel, ...]
+    columns: tuple[HeatLabel, ...]
+    cells: tuple[HeatCell, ...]
+    """At most one of each row and column."""
+    group: str = ""
+    kind: Literal["heatmap"] = "heatmap"
 
 
 @dataclass(frozen=True)
@@ -206,6 +270,8 @@ class Callout:
     title: str
     lines: tuple[str, ...]
     tone: Tone
+    more: str = ""
+    """Name of the section that says more, which the title leads to."""
     kind: Literal["callout"] = "callout"
 
 
@@ -218,7 +284,7 @@ class Code:
     kind: Literal["code"] = "code"
 
 
-Chart = ScatterChart | LineChart | HistogramChart
+Chart = ScatterChart | LineChart | HistogramChart | HeatmapChart
 Part = Table | Chart | Callout | Code
 
 
@@ -244,7 +310,7 @@ class ReportDocument:
     @property
     def charts(self) -> tuple[Chart, ...]:
         """All charts, in order."""
-        kinds = (ScatterChart, LineChart, HistogramChart)
+        kinds = (ScatterChart, LineChart, HistogramChart, HeatmapChart)
         return tuple(part for section in self.sections for part in section.parts if isinstance(part, kinds))
 
     @property

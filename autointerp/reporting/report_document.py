@@ -22,6 +22,7 @@ from autointerp.reporting.refinement import refinement_sections
 from autointerp.reporting.scaling import scaling_sections
 from autointerp.reporting.spectrum import spectrum_sections
 from autointerp.reporting.summary import subject_facts, summary_section
+from autointerp.reporting.verdict_section import ShownVerdict, verdict_box, verdict_sections
 
 __all__ = ["build_document"]
 
@@ -31,6 +32,7 @@ def build_document(
     observations: pl.DataFrame | None = None,
     explained: Sequence[Mapping[str, Any]] = (),
     imported: Sequence[ImportedResult] = (),
+    verdict: ShownVerdict | None = None,
 ) -> ReportDocument:
     """The document of a run.
 
@@ -40,6 +42,7 @@ def build_document(
             for histograms and the spectrum, which are left out without them.
         explained: rows of the run's scores.jsonl, for some explanations to be shown.
         imported: what others published, shown beside.
+        verdict: a gate's, if there was one.
 
     Returns:
         Sections in reading order, numbers already in words and digits; the same for every way of drawing it.
@@ -50,6 +53,7 @@ def build_document(
         facts=_facts(report),
         sections=(
             *_alarm(report),
+            *verdict_box(verdict),
             summary_section(report),
             *coverage_sections(report),
             *probe_sections(report),
@@ -63,6 +67,7 @@ def build_document(
             *layer_sections(report),
             *scaling_sections(report),
             sections.missing_section(report),
+            *verdict_sections(verdict),
             sections.comparisons_section(report),
             sections.results_section(report),
             background.words_section(report),

@@ -117,6 +117,53 @@ def test_a_run_prints_its_table_and_where_the_report_is(suite, tmp_path, monkeyp
     assert "downstream.kl_nats" in (out_folder / "report.csv").read_text(encoding="utf-8")
 
 
+POLICY = """
+name = "ours"
+[[rules]]
+name = "small loss"
+reason = "users notice"
+metric = "downstream.delta_ce_nats"
+at_most = {limit}
+"""
+
+
+def test_a_run_is_gated_at_its_end_and_the_page_says_so(suite, tmp_path, monkeypatch, capsys):
+    policy, out_folder = tmp_path / "ours.toml", tmp_path / "run"
+    command = ("evaluate", suite, "--out", out_folder, "--policy", policy)
+    code, _, err = run(*command, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 2 and "ours.toml" in err and not out_folder.exists()  # before anything is computed
+    policy.write_text(POLICY.format(limit=1000))
+    code, out, _ = run(*command, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0
+    assert "gate, PASS: ours" in out
+    page = (out_folder / "report.html").read_text(encoding="utf-8")
+    assert "Gate: pass, by the policy ours" in page
+    # The run is finished: nothing is measured again, and the page follows the new verdict.
+    observed = (out_folder / "observations" / "downstream.parquet").stat().st_mtime_ns
+    policy.write_text(POLICY.format(limit=-1000))
+    code, out, _ = run(*command, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 1
+    assert "gate, FAIL: ours" in out
+    page = (out_folder / "report.html").read_text(encoding="utf-8")
+    assert "Gate: fail, by the policy ours" in page
+    assert (out_folder / "observations" / "downstream.parquet").stat().st_mtime_ns == observed
+
+
+def test_a_baseline_without_a_policy_is_refused(suite, tmp_path, monkeypatch, capsys):
+    command = ("evaluate", suite, "--out", tmp_path / "run", "--baseline", tmp_path)
+    code, _, err = run(*command, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 2 and "--policy" in err
+
+
+def test_a_policy_that_names_no_checkpoint_leaves_the_page(suite, tmp_path, monkeypatch, capsys):
+    policy, out_folder = tmp_path / "ours.toml", tmp_path / "run"
+    policy.write_text(POLICY.format(limit=1).replace("[[rules]]", 'checkpoints = ["nobody"]\n[[rules]]'))
+    command = ("evaluate", suite, "--out", out_folder, "--policy", policy)
+    code, _, err = run(*command, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 2 and "nobody" in err
+    assert (out_folder / "report.html").is_file()
+
+
 def test_a_failed_metric_is_exit_code_4_and_still_reported(suite, tmp_path, monkeypatch, capsys):
     state = torch.load(suite.parent / "topk.pt", weights_only=True)
     edit_state(suite.parent / "topk.pt", **{"decoder.weight": torch.full_like(state["decoder.weight"], 3e38)})
