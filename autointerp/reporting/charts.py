@@ -13,7 +13,8 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from autointerp.reporting.chart_data import alternative
+from autointerp.reporting.chart_tables import alternative
+from autointerp.reporting.heatmap_layers import heatmap_height, heatmap_layers
 from autointerp.reporting.parts import (
     Axis,
     Chart,
@@ -28,6 +29,7 @@ __all__ = ["LIGHT_COLORS", "chart_png", "chart_svg", "log_ticks", "vega_lite_spe
 SERIES_COUNT = 8
 LIGHT_COLORS = {
     "--paper": "#ffffff",
+    "--wash": "#f6f7f9",
     "--ink": "#1b1f24",
     "--ink-2": "#59626d",
     "--line": "#dfe3e8",
@@ -40,6 +42,12 @@ LIGHT_COLORS = {
     "--series-6": "#c2256b",
     "--series-7": "#0b87b0",
     "--series-8": "#5b6b1f",
+    "--heat-1": "#edf3fc",
+    "--heat-2": "#c6daf4",
+    "--heat-3": "#8fb8ea",
+    "--heat-4": "#3a78c6",
+    "--heat-5": "#225a9f",
+    "--heat-6": "#0e3566",
 }
 """The light theme, for pictures that stand outside a page; the page's style sheet holds the same values."""
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
@@ -57,7 +65,9 @@ def vega_lite_specs(chart: Chart) -> list[dict[str, Any]]:
         return [_finish(_scatter(chart), chart)]
     if chart.kind == "line":
         return [_finish(_lines(chart), chart)]
-    return [_finish(_panel(panel, chart), chart) for panel in chart.panels]
+    if chart.kind == "heatmap":
+        return [_finish(heatmap_layers(chart), chart, height=heatmap_height(chart))]
+    return [_finish(_panel(panel, chart), chart, height=_PANEL_HEIGHT) for panel in chart.panels]
 
 
 def chart_svg(spec: dict[str, Any]) -> str:
@@ -80,12 +90,9 @@ def _with_light_colors(spec: dict[str, Any]) -> dict[str, Any]:
     return resolved
 
 
-def _finish(chart: alt.LayerChart, source: Chart) -> dict[str, Any]:
+def _finish(chart: alt.LayerChart, source: Chart, *, height: int = _HEIGHT) -> dict[str, Any]:
     """The common dress, and the text alternative."""
-    panel = source.kind == "histogram"
-    spec = chart.properties(
-        width="container", height=_PANEL_HEIGHT if panel else _HEIGHT, background="transparent"
-    ).to_dict()
+    spec = chart.properties(width="container", height=height, background="transparent").to_dict()
     spec["description"] = alternative(source)
     spec["config"] = _config()
     return spec
@@ -176,6 +183,8 @@ def _scatter(chart: ScatterChart) -> alt.LayerChart:
     shape = alt.Shape("series:N", scale=_series_shapes(names, nulls))
     marks = base.mark_point(size=70, strokeWidth=2, fill="var(--paper)")
     layers = [
+        *_front(chart, x, y),
+        *_curves(chart, x, y, _series_colors(names, nulls)),
         base.mark_line(strokeWidth=1.2, opacity=0.45).encode(x, y, order=alt.Order("x:Q")),
         marks.encode(x, y, shape, tooltip=_scatter_tooltip(chart)).add_params(chosen),
         base.mark_rule(strokeWidth=1.8).encode(
@@ -188,6 +197,29 @@ def _scatter(chart: ScatterChart) -> alt.LayerChart:
     if len(chart.points) <= _MOST_LABELS:
         layers += _names_beside(chart, x, y, middle=_middle(chart.x, across))
     return alt.layer(*layers)
+
+
+def _front(chart: ScatterChart, x: alt.X, y: alt.Y) -> list[alt.Chart]:
+    """A staircase through what no other checkpoint of a site beats: all that lies beyond it is beaten."""
+    values = [{"site": p.front, "x": p.x, "y": p.y} for p in chart.points if p.front]
+    if not values:
+        return []
+    look = {"interpolate": "step-after", "strokeDash": [5, 4], "strokeWidth": 1.1, "color": "var(--ink-2)"}
+    base = alt.Chart(alt.InlineData(values=values), name="front")
+    return [base.mark_line(**look).encode(x, y, detail="site:N", order=alt.Order("x:Q"))]
+
+
+def _curves(chart: ScatterChart, x: alt.X, y: alt.Y, colors: alt.Scale) -> list[alt.Chart]:
+    values = [
+        {"series": curve.series, "x": across, "y": along}
+        for curve in chart.curves
+        for across, along in curve.places
+    ]
+    if not values:
+        return []
+    base = alt.Chart(alt.InlineData(values=values), name="curves")
+    line = base.mark_line(strokeDash=[1, 4], strokeCap="round", strokeWidth=2)
+    return [line.encode(x, y, color=alt.Color("series:N", scale=colors), order=alt.Order("x:Q"))]
 
 
 def _middle(axis: Axis, bounds: Sequence[float]) -> float:

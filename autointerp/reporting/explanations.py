@@ -6,7 +6,9 @@ from typing import Any
 
 from autointerp.records import EvaluationReport, MetricResult, Outcome
 from autointerp.reporting import numbers
+from autointerp.reporting.cost_charts import cost_chart
 from autointerp.reporting.parts import Callout, Cell, Code, Column, Part, Row, Section, Table
+from autointerp.reporting.quantile_charts import quantile_charts
 from autointerp.reporting.summary import measure_cell
 from autointerp.reporting.token_text import visible
 
@@ -52,13 +54,15 @@ def explanation_sections(
     if not facts:
         return ()
     asked_llm = bool(facts.get("models"))
-    parts: list[Part] = [_scores_table(report, facts)]
+    parts: list[Part] = [_scores_table(report, facts), *quantile_charts(report)]
     shown = _shown(report, explained)
     if shown:
         parts.append(_text_table(shown, _nulls(report)))
     if asked_llm:
         parts.append(_models_table(facts))
         parts.append(_cost_table(report))
+        cost = cost_chart(report)
+        parts += [] if cost is None else [cost]
         parts += _outlook(report)
     else:
         parts.append(

@@ -19,8 +19,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from autointerp.records import EvaluationReport
+from autointerp.reporting.chart_pictures import picture_name, picture_title
 from autointerp.reporting.chart_tables import alternative, chart_table
-from autointerp.reporting.charts import vega_lite_specs
+from autointerp.reporting.charts import LIGHT_COLORS, vega_lite_specs
 from autointerp.reporting.imported.result import ImportedResult
 from autointerp.reporting.json_file import report_json
 from autointerp.reporting.latent_browser import LatentBrowser
@@ -70,11 +71,13 @@ def document_html(document: ReportDocument, *, report_text: str, browser: Latent
             document=document,
             alternative=alternative,
             chart_table=chart_table,
-            embedded={"charts": charts, "report": deflated(report_text)},
+            embedded={"charts": charts, "colors": LIGHT_COLORS, "report": deflated(report_text)},
             latents=Markup(latents),  # escaped where it was made
             library=deflated(library) if library else "",
             latents_after=_place_of_latents(document) if browser else "",
             nonce=nonce,
+            picture_name=picture_name,
+            picture_title=picture_title,
             policy=_policy(known, nonce),
             scripts=[Markup(script) for script in scripts],  # code of this project and of its libraries
             style=Markup(style),

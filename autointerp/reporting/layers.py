@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from autointerp.records import CheckpointSummary, Estimate, EvaluationReport, MetricDefinition
 from autointerp.reporting import numbers
-from autointerp.reporting.chart_data import DELTA_CE, NORMALIZED_MSE
+from autointerp.reporting.chart_points import DELTA_CE, NORMALIZED_MSE
 from autointerp.reporting.comparison import headline
 from autointerp.reporting.parts import Axis, Cell, Column, LineChart, LinePoint, Part, Row, Section, Table
 from autointerp.reporting.summary import headline_definitions, headline_outcomes, measure_cell

@@ -7,6 +7,7 @@ from typing import Any
 from autointerp.records import EvaluationReport, Outcome
 from autointerp.reporting import numbers
 from autointerp.reporting.parts import Badge, Callout, Cell, Column, Part, Row, Section, Table
+from autointerp.reporting.probe_heatmap import probe_heatmap
 from autointerp.reporting.summary import measure_cell, summary_rows_order
 from autointerp.reporting.token_text import visible
 
@@ -69,7 +70,9 @@ def probe_sections(report: EvaluationReport) -> tuple[Section, ...]:
         _features_table(report, outcomes),
     ]
     parts += _callouts(facts)
+    heatmap = probe_heatmap(report)
     parts += [
+        *([] if heatmap is None else [heatmap]),
         _by_task("probe-losses", "Probe loss of each task, nats", _LOSS, report, outcomes, facts),
         _by_task("known-features", "F1 of each task's best single latent", _KNOWN, report, outcomes, facts),
         _tasks_table(facts),

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from autointerp.records import EvaluationReport
 from autointerp.reporting import numbers
-from autointerp.reporting.chart_data import L0, scatter_point, series_of
+from autointerp.reporting.chart_points import L0, scatter_point, series_of
 from autointerp.reporting.comparison import headline
 from autointerp.reporting.parts import Axis, Cell, Column, Part, Row, ScatterChart, Section, Table
 from autointerp.reporting.summary import headline_outcomes, measure_cell, summary_rows_order

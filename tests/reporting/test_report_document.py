@@ -5,7 +5,8 @@ import pytest
 from report_examples import density_observations
 
 from autointerp.records import EvaluationReport, Measured, observation_frame
-from autointerp.reporting.chart_data import alternative, chart_table, density_histogram
+from autointerp.reporting.chart_data import density_histogram
+from autointerp.reporting.chart_tables import alternative, chart_table
 from autointerp.reporting.parts import Callout, Table
 from autointerp.reporting.report_document import build_document
 

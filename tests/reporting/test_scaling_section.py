@@ -9,7 +9,8 @@ from report_examples import density_observations
 from autointerp.estimates.scaling_fits import scaling_facts
 from autointerp.metrics.refinement import REFINEMENT_METRICS
 from autointerp.records import Estimate, Failed, Measured, MetricDefinition, MetricResult
-from autointerp.reporting.chart_data import chart_table, charts_of
+from autointerp.reporting.chart_data import charts_of
+from autointerp.reporting.chart_tables import chart_table
 from autointerp.reporting.charts import vega_lite_specs
 from autointerp.reporting.json_file import read_report, report_json
 from autointerp.reporting.layers import layer_sections, site_order

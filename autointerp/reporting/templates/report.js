@@ -13,8 +13,9 @@ const unpack = (text) => {
     renderer: "svg", ast: true, actions: false, defaultStyle: false,
     tooltip: { theme: "custom", disableDefaultStyle: true },
   };
+  const specOf = (place) => structuredClone(embedded.charts[place.dataset.chart][Number(place.dataset.index)]);
   const draw = (place) => {
-    const spec = embedded.charts[place.dataset.chart][Number(place.dataset.index)];
+    const spec = specOf(place);
     const width = place.clientWidth;
     spec.config.legend.columns = Math.max(1, Math.floor(width / 190));
     if (width < 560) {  // names would lie on one another; they are in the tooltips and the table
@@ -25,6 +26,33 @@ const unpack = (text) => {
       console.error(problem);
     });
   };
+  // Pictures of charts, for other pages: the light theme's colours on white, with the title in them.
+  const inLight = (spec) => JSON.parse(JSON.stringify(spec).replace(
+    /var\((--[\w-]+)\)/g, (whole, name) => embedded.colors[name] ?? whole));
+  const pictureOf = async (place, form) => {
+    const spec = { ...inLight(specOf(place)), title: place.dataset.title, background: "#ffffff", width: 640 };
+    const { view } = await vegaEmbed(document.createElement("div"), spec, options);
+    try {
+      if (form === "svg") return new Blob([await view.toSVG()], { type: "image/svg+xml" });
+      const canvas = await view.toCanvas(2);
+      return await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+    } finally {
+      view.finalize();
+    }
+  };
+  const save = (blob, name) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = name;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  };
+  const savePicture = async (button) => {
+    const place = button.parentElement.previousElementSibling;
+    const form = button.dataset.picture;
+    save(await pictureOf(place, form), `${place.dataset.file}.${form}`);
+  };
+
   // The chart library, which the policy knows by its hash as it knows this script.
   const library = document.getElementById("library");
   if (library) {
@@ -33,6 +61,8 @@ const unpack = (text) => {
       script.textContent = text;
       document.head.append(script);
       document.querySelectorAll(".plot").forEach(draw);
+      document.querySelectorAll("[data-picture]").forEach((button) =>
+        button.addEventListener("click", () => savePicture(button)));
     });
   }
 
@@ -167,10 +197,6 @@ const unpack = (text) => {
     root.dataset.theme = isDark ? "light" : "dark";
   });
   document.getElementById("download").addEventListener("click", async () => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([await unpack(embedded.report)], { type: "application/json" }));
-    link.download = "report.json";
-    link.click();
-    URL.revokeObjectURL(link.href);
+    save(new Blob([await unpack(embedded.report)], { type: "application/json" }), "report.json");
   });
 })();

@@ -1,0 +1,39 @@
+"""Charts -> pictures in files, for other pages, slides and papers: light colours on white."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple
+
+from autointerp.reporting.charts import chart_png, chart_svg, vega_lite_specs
+from autointerp.reporting.parts import Chart
+
+__all__ = ["Picture", "PictureForm", "chart_pictures", "picture_name", "picture_title"]
+
+PictureForm = Literal["svg", "png"]
+
+
+class Picture(NamedTuple):
+    """A file's name and what it holds."""
+
+    name: str
+    content: bytes
+
+
+def chart_pictures(charts: Iterable[Chart], form: PictureForm) -> Iterator[Picture]:
+    """A picture each chart; of histograms one a panel."""
+    for chart in charts:
+        for place, spec in enumerate(vega_lite_specs(chart)):
+            titled: dict[str, Any] = {**spec, "title": picture_title(chart, place)}
+            content = chart_svg(titled).encode() if form == "svg" else chart_png(titled)
+            yield Picture(f"{picture_name(chart, place)}.{form}", content)
+
+
+def picture_name(chart: Chart, place: int) -> str:
+    """A file's name without its ending; panels are numbered from 1, since their names may hold anything."""
+    name = re.sub(r"[^a-z0-9]+", "-", chart.name.lower()).strip("-")
+    return f"{name}-{place + 1}" if chart.kind == "histogram" else name
+
+
+def picture_title(chart: Chart, place: int) -> str:
+    """What stands above a picture that has left its page."""
+    return f"{chart.title}: {chart.panels[place].label}" if chart.kind == "histogram" else chart.title
