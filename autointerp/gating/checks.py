@@ -5,38 +5,19 @@ not meet a rule; what is undefined leaves it open; neither ever passes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 from autointerp.errors import PolicyError
 from autointerp.gating.evidence import RunEvidence
-from autointerp.gating.normal_tests import Uncertain, units_needed
+from autointerp.gating.findings import Check, held_to_limit, not_met, priced, shown
+from autointerp.gating.normal_tests import Uncertain
 from autointerp.gating.paired_difference import PAIRED_FUNCTIONALS, paired_difference
 from autointerp.gating.policy import Policy, Rule
 from autointerp.report_keys import slice_key
 
 __all__ = ["Check", "all_checks"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One rule at one checkpoint."""
-
-    rule: Rule
-    checkpoint: str
-    finding: Literal["met", "not met", "open"]
-    """`open`: not clearly met; whether it is violated is for Holm's correction to say, over all rules."""
-    statement: str
-    """One line: the number, its bound, the limit; or why there is none."""
-    p_violated: float | None = None
-    """One-sided p-value for the rule being violated; None where no number was tested."""
-    needed: str = ""
-    """What more would decide an open one."""
-    value: float | None = None
-    bound: float | None = None
-    """The one-sided bound, at the policy's level, that the limit was held against."""
-    limit: float | None = None
 
 
 def all_checks(
@@ -102,16 +83,14 @@ def _check(
     result = run.results.get((checkpoint, rule.metric, slice_key(rule.slice)))
     settled = _without_number(rule, checkpoint, result, f"{rule.metric} was not measured in this run")
     if settled is not None or result is None:
-        return settled or _not_met(rule, checkpoint, "not measured")
+        return settled or not_met(rule, checkpoint, "not measured")
     if rule.kind == "no_worse_than":
         assert baseline is not None
         return _no_worse(rule, checkpoint, run, baseline, level)
     assert rule.limit is not None
     found = _uncertain(result, run.metrics.get(rule.metric))
-    words = (
-        f"{_number(found.value)} [{_number(result['ci_low'])}, {_number(result['ci_high'])}] {result['unit']}"
-    )
-    return _tested(rule, checkpoint, found, rule.limit, level, words=words)
+    words = f"{shown(found.value)} [{shown(result['ci_low'])}, {shown(result['ci_high'])}] {result['unit']}"
+    return priced(held_to_limit(rule, checkpoint, found, rule.limit, level, words=words), run)
 
 
 # ---- rules without a test ---------------------------------------------------------------------------
@@ -122,14 +101,15 @@ def _coverage(rule: Rule, checkpoint: str, run: RunEvidence) -> Check:
     row = run.coverage(checkpoint)
     if row is None or row.get(rule.coverage) is None:
         reason = "no latents were sampled" if row is None else row.get("reason") or "there is none"
-        return _not_met(rule, checkpoint, f"{rule.coverage}: {reason}")
+        return not_met(rule, checkpoint, f"{rule.coverage}: {reason}")
     if row.get("status", "measured") != "measured":
-        return _not_met(rule, checkpoint, f"{rule.coverage} is {row['status']}: {row.get('reason') or ''}")
+        return not_met(rule, checkpoint, f"{rule.coverage} is {row['status']}: {row.get('reason') or ''}")
     value, limit = float(row[rule.coverage]), rule.limit
     assert limit is not None
     is_met = value <= limit if rule.is_upper else value >= limit
     statement = (
-        f"{rule.coverage} is {_number(value)}, {'at most' if rule.is_upper else 'at least'} {limit:g} asked"
+        f"{rule.coverage} is {shown(value)} (an exact count), "
+        f"{'at most' if rule.is_upper else 'at least'} {limit:g} asked"
     )
     return Check(
         rule, checkpoint, "met" if is_met else "not met", statement, value=value, bound=value, limit=limit
@@ -144,7 +124,7 @@ def _same(rule: Rule, checkpoint: str, run: RunEvidence, baseline: RunEvidence) 
             *(f"another {word}" for word in different),
             *(f"no record of the {word}" for word in unknown),
         ]
-        return _not_met(rule, checkpoint, f"{', '.join(words)} than the baseline's")
+        return not_met(rule, checkpoint, f"{', '.join(words)} than the baseline's")
     return Check(rule, checkpoint, "met", f"{', '.join(rule.same)} as the baseline's")
 
 
@@ -168,18 +148,19 @@ def _no_worse(rule: Rule, checkpoint: str, run: RunEvidence, baseline: RunEviden
     """Non-inferiority: the difference, turned so that more is worse, is below the margin."""
     reference = _counterpart(checkpoint, run, baseline)
     if reference is None:
-        return _not_met(
-            rule, checkpoint, f"the baseline has no checkpoint {checkpoint!r}, and several others"
-        )
+        return not_met(rule, checkpoint, f"the baseline has no checkpoint {checkpoint!r}, and several others")
     theirs = baseline.results.get((reference, rule.metric, slice_key(rule.slice)))
     settled = _without_number(rule, checkpoint, theirs, f"{rule.metric} was not measured in the baseline")
     if settled is not None or theirs is None:
-        return settled or _not_met(rule, checkpoint, "not measured")
+        return settled or not_met(rule, checkpoint, "not measured")
     mine = run.results[(checkpoint, rule.metric, slice_key(rule.slice))]
     if _meaning(run, mine) != _meaning(baseline, theirs):
-        return _not_met(rule, checkpoint, f"{rule.metric} is estimated otherwise in the baseline")
+        return not_met(rule, checkpoint, f"{rule.metric} is estimated otherwise in the baseline")
     difference, how = _difference(rule, (run, checkpoint, mine), (baseline, reference, theirs))
-    return _against_reference(rule, checkpoint, difference, mine, level, f"the baseline's {reference}, {how}")
+    check = _against_reference(
+        rule, checkpoint, difference, mine, level, f"the baseline's {reference}, {how}"
+    )
+    return priced(check, run, runs=2)
 
 
 def _meaning(run: RunEvidence, result: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -216,7 +197,9 @@ def _difference(
                 functional=functional,
             )
             if isinstance(found, Uncertain):
-                return found, f"paired over {found.n} clusters"
+                return _with_width(
+                    found, mine[0].metrics.get(rule.metric, {})
+                ), f"paired over {found.n} clusters"
             why = found
     numbers = [_uncertain(result, run.metrics.get(rule.metric)) for run, _, result in (mine, theirs)]
     return numbers[0].minus(numbers[1]), f"as independent samples ({why})"
@@ -230,11 +213,11 @@ def _better_than_nulls(rule: Rule, checkpoint: str, run: RunEvidence, level: flo
         settled = _without_number(rule, checkpoint, found, f"{rule.metric} was not compared with {null}")
         result = run.results.get((checkpoint, rule.metric, slice_key(rule.slice)))
         if settled is not None or found is None or result is None:
-            checks.append(settled or _not_met(rule, checkpoint, f"{rule.metric} was not measured"))
+            checks.append(settled or not_met(rule, checkpoint, f"{rule.metric} was not measured"))
             continue
         checks.append(_against_reference(rule, checkpoint, _uncertain(found), result, level, null))
     if not checks:
-        return _not_met(rule, checkpoint, "the run has no other null at its site")
+        return not_met(rule, checkpoint, "the run has no other null at its site")
     order = {"not met": 0, "open": 1, "met": 2}
     hardest = min(
         checks,
@@ -243,7 +226,7 @@ def _better_than_nulls(rule: Rule, checkpoint: str, run: RunEvidence, level: flo
     if hardest.p_violated is None:
         return hardest
     # The least of several p-values (Bonferroni): every further null is another chance of a false alarm.
-    return replace(hardest, p_violated=min(1.0, hardest.p_violated * len(checks)))
+    return priced(replace(hardest, p_violated=min(1.0, hardest.p_violated * len(checks))), run)
 
 
 def _against_reference(
@@ -257,57 +240,13 @@ def _against_reference(
     """A difference `checkpoint - reference`, in a metric that has a better direction."""
     better = result["better"]
     if better == "neither":
-        return _not_met(rule, checkpoint, f"{rule.metric} has no better direction")
+        return not_met(rule, checkpoint, f"{rule.metric} has no better direction")
     worse_by = difference if better == "lower" else difference.negated()
     limit = rule.margin if rule.kind == "no_worse_than" else -rule.margin
-    words = f"{_number(difference.value, sign=True)} {result['unit']} against {reference}"
-    return _tested(rule, checkpoint, worse_by, limit, level, words=words, is_upper=True, is_strict=limit <= 0)
-
-
-def _tested(
-    rule: Rule,
-    checkpoint: str,
-    found: Uncertain,
-    limit: float,
-    level: float,
-    *,
-    words: str,
-    is_upper: bool | None = None,
-    is_strict: bool = False,
-) -> Check:
-    is_upper = rule.is_upper if is_upper is None else is_upper
-    turned, held = (found, limit) if is_upper else (found.negated(), -limit)
-    bound = turned.upper(level)
-    # A difference without any width, 0 exactly, is no better than the null, and no worse than the baseline.
-    is_met = bound < held if is_strict and rule.kind == "better_than_null" else bound <= held
-    shown = bound if is_upper else -bound
-    asked = f"bound {_number(shown)}, {'at most' if is_upper else 'at least'} {limit:g} asked"
-    if rule.kind == "no_worse_than":
-        asked = f"worse by at most {_number(bound)}, margin {limit:g}"
-    elif rule.kind == "better_than_null":
-        asked = f"better by at least {_number(-bound)}, more than {-limit or 0.0:g} asked"
-    statement = f"{words}; {asked}"
-    needed = "" if is_met else _needed(turned, held, level)
-    return Check(
-        rule,
-        checkpoint,
-        "met" if is_met else "open",
-        statement,
-        p_violated=turned.p_above(held),
-        needed=needed,
-        value=found.value,
-        bound=shown,
-        limit=limit,
+    words = f"{shown(difference.value, sign=True)} {result['unit']} against {reference}"
+    return held_to_limit(
+        rule, checkpoint, worse_by, limit, level, words=words, is_upper=True, is_strict=limit <= 0
     )
-
-
-def _needed(found: Uncertain, limit: float, level: float) -> str:
-    total = units_needed(found, limit, level=level)
-    if total is None or total <= found.n:
-        return (
-            "" if total is not None else "it lies on the limit: no number of further units is sure to decide"
-        )
-    return f"about {total - found.n:,} more of what it rests on ({found.n:,} x {found.sampled}) would decide"
 
 
 # ---- words ------------------------------------------------------------------------------------------
@@ -318,17 +257,13 @@ def _without_number(
 ) -> Check | None:
     """What a result without a number says of the rule; None where there is a number."""
     if result is None:
-        return _not_met(rule, checkpoint, absent)
+        return not_met(rule, checkpoint, absent)
     if result["status"] == "measured":
         return None
     statement = f"{rule.metric} is {result['status']}: {result.get('reason', '')}"
     if result["status"] == "undefined":
         return Check(rule, checkpoint, "open", statement)
-    return _not_met(rule, checkpoint, statement)
-
-
-def _not_met(rule: Rule, checkpoint: str, statement: str) -> Check:
-    return Check(rule, checkpoint, "not met", statement)
+    return not_met(rule, checkpoint, statement)
 
 
 def _uncertain(result: Mapping[str, Any], definition: Mapping[str, Any] | None = None) -> Uncertain:
@@ -347,5 +282,9 @@ def _uncertain(result: Mapping[str, Any], definition: Mapping[str, Any] | None =
     )
 
 
-def _number(value: float, *, sign: bool = False) -> str:
-    return f"{value:+.4g}" if sign else f"{value:.4g}"
+def _with_width(found: Uncertain, definition: Mapping[str, Any]) -> Uncertain:
+    """A difference that is the same in all clusters proves little of others, where the metric has a range."""
+    lowest, highest = definition.get("lowest"), definition.get("highest")
+    if found.has_width or found.value == 0 or lowest is None or highest is None:
+        return found
+    return found.all_alike(lowest - highest, highest - lowest)

@@ -62,6 +62,17 @@ class Uncertain:
         """With the sign turned."""
         return Uncertain(-self.value, self.error_high, self.error_low, self.n, self.sampled)
 
+    @property
+    def has_width(self) -> bool:
+        """Whether it is uncertain at all."""
+        return self.error_low > 0 or self.error_high > 0
+
+    def all_alike(self, lowest: float, highest: float) -> "Uncertain":
+        """Of n units that are all alike: a share of others, 1 - .025^(1/n), may lie anywhere in the range."""
+        share = (1 - 0.025 ** (1 / self.n)) / _NORMAL.inv_cdf(0.975)
+        low, high = share * (self.value - lowest), share * (highest - self.value)
+        return Uncertain(self.value, low, high, self.n, self.sampled)
+
     def upper(self, level: float) -> float:
         """The one-sided upper bound."""
         return self.value + _NORMAL.inv_cdf(level) * self.error_high

@@ -132,6 +132,8 @@ def _check_json(decided: Decided) -> dict[str, Any]:
         "limit": check.limit,
         "p_violated": check.p_violated,
         "needed": check.needed or None,
+        "needed_usd": check.needed_usd,
+        "needed_tokens": check.needed_tokens,
     }
     return {
         "rule": check.rule.name,
