@@ -31,6 +31,7 @@ from autointerp.evaluation.sampling import refuse_absent_latents, sample_latents
 from autointerp.evaluation.statistics import report_of
 from autointerp.evaluation.steps import DENSITY, Findings, measure
 from autointerp.evaluation.studies import STUDIES, run_studies
+from autointerp.evaluation.studies.refusals import refuse_unusable
 from autointerp.evaluation.work import Clock, Work
 from autointerp.progress import SILENT, Progress
 from autointerp.records import EvaluationReport
@@ -84,6 +85,7 @@ def evaluate(
     subject = loaded_subject(suite.subject)
     entries = placed_all(entries, subject, suite)
     refuse_absent_latents(suite.sampling, entries)
+    refuse_unusable(suite, subject.tokenizer)
     identity = identity_of(suite, subject, entries, corpus)
     with RunStore.open(
         directory, suite_toml=suite_toml(suite), identity=identity, replace_other=replace_other

@@ -18,7 +18,7 @@ from autointerp.probing.task_files import TaskFile, read_task_file
 from autointerp.probing.text_encoder import TextEncoder
 from autointerp.sampling.contexts import ContextOptions
 
-__all__ = ["catalogue_names", "load_probe_data"]
+__all__ = ["catalogue_names", "load_probe_data", "refuse_unknown_tasks"]
 
 _TASK = "task.toml"
 
@@ -35,6 +35,15 @@ def catalogue_names() -> tuple[str, ...]:
     """The names of all tasks that ship with the package, `set/task`, in order."""
     root = bundled_folder("probes")
     return tuple(sorted(path.parent.relative_to(root).as_posix() for path in root.glob(f"*/*/{_TASK}")))
+
+
+def refuse_unknown_tasks(tasks: Sequence[str], folder: Path | None = None) -> None:
+    """Find the tasks without making their examples.
+
+    Raises:
+        SuiteError: as `load_probe_data` does for a name or a task's file.
+    """
+    _found(tasks, folder or Path.cwd())
 
 
 def load_probe_data(

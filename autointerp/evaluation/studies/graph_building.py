@@ -12,6 +12,7 @@ import polars as pl
 
 from autointerp.errors import BadInputError
 from autointerp.evaluation.inputs import Measurable
+from autointerp.evaluation.studies.refusals import named_filler
 from autointerp.evaluation.studies.study import failure_reason
 from autointerp.evaluation.work import Work
 from autointerp.explaining.graph_trie import Graph
@@ -102,13 +103,7 @@ def _fillers(
         own = tokenizer.encode(" _", add_special_tokens=False)
         first = own if len(own) == 1 else common[:1]
     else:
-        first = tokenizer.encode(named, add_special_tokens=False)
-        if len(first) != 1:
-            raise BadInputError(
-                f"graphs.filler {named!r} is {len(first)} tokens of the subject",
-                where="suite",
-                remedy="name a text that is one token, or leave it out",
-            )
+        first = [named_filler(named, tokenizer)]
     weights = np.array([counts[token] for token in common], dtype=np.float64)
     draws = np.random.default_rng(seed).choice(
         common, size=min(count, len(common)), replace=False, p=weights / weights.sum()
