@@ -1,4 +1,4 @@
-"""Latents matched across checkpoints: of one run, for whoever looks at one; of two, for a release note."""
+"""Two finished runs -> the latents of their checkpoints matched with one another, for a release note."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,64 +10,18 @@ import polars as pl
 
 from autointerp.config import load_suite
 from autointerp.errors import BadInputError, RunStoreError
+from autointerp.evaluation.co_firing import co_firing, read_firings
 from autointerp.evaluation.inputs import Measurable, opened_checkpoints
-from autointerp.metrics.latent_matching import LatentMatching, match_latents, nearest_in
+from autointerp.metrics.latent_matching import LatentMatching, match_latents
 from autointerp.progress import SILENT, Progress
 from autointerp.records import EvaluationReport
 from autointerp.reporting.json_file import read_report
-from autointerp.run_store import RunStore
 from autointerp.sampling.latents.decoder_neighbours import decoder_directions
-from autointerp.sampling.spill import slug
+from autointerp.sampling.latents.tables import LEAST_MATCH_COSINE
 
-__all__ = [
-    "MATCHES",
-    "MatchedRuns",
-    "match_runs",
-    "matching_json",
-    "matching_lines",
-    "nearest_across",
-    "write_matches",
-]
+__all__ = ["MatchedRuns", "match_runs", "matching_json", "matching_lines"]
 
-MATCHES: dict[str, Any] = {
-    "checkpoint": pl.String,
-    "latent": pl.UInt32,
-    "other_checkpoint": pl.String,
-    "other_latent": pl.UInt32,
-    "cosine": pl.Float64,  # of the two decoder directions
-}
-"""`latents/matches.parquet`: of each sampled latent the nearest one in every other dictionary of its site."""
-
-_LEAST = 0.7
 _SHOWN = 200
-
-
-def write_matches(store: RunStore, entries: Sequence[Measurable]) -> None:
-    """Write `latents/matches.parquet`; one matrix product of directions for every two dictionaries."""
-    sampled = pl.read_parquet(store.path / "latents" / "latents.parquet").filter(pl.col("is_sampled"))
-    latents = {
-        entry.summary.name: sampled.filter(pl.col("checkpoint") == entry.summary.name)["latent"].to_list()
-        for entry in entries
-    }
-    store.write_table("latents/matches.parquet", nearest_across(entries, latents))
-
-
-def nearest_across(entries: Sequence[Measurable], latents: Mapping[str, Sequence[int]]) -> pl.DataFrame:
-    """MATCHES of the given latents of each dictionary."""
-    frames = [pl.DataFrame(schema=MATCHES)]
-    for entry in entries:
-        own = list(latents[entry.summary.name])
-        if not own:
-            continue
-        rows = decoder_directions(entry.checkpoint.sae, own)
-        for other in entries:
-            if other is entry or other.summary.site != entry.summary.site:
-                continue
-            every = decoder_directions(other.checkpoint.sae, range(other.summary.latent_count))
-            found = nearest_in(rows, every.to(rows.device))
-            columns = (entry.summary.name, own, other.summary.name, found.index, found.cosine)
-            frames.append(pl.DataFrame(dict(zip(MATCHES, columns, strict=True)), schema=MATCHES))
-    return pl.concat(frames)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +84,9 @@ def _matched(sides: Sequence["_Side"], names: tuple[str, str], entries: Sequence
     other, reference = (
         decoder_directions(entry.checkpoint.sae, own) for entry, own in zip(entries, live, strict=True)
     )
-    matching = match_latents(reference, other.to(reference.device), least=_LEAST)
-    co_firing = _co_firing(sides, names, live, matching)
-    return MatchedRuns(*names, "measured", "", matching, live[1], live[0], co_firing)
+    matching = match_latents(reference, other.to(reference.device), least=LEAST_MATCH_COSINE)
+    shares = _co_firing(sides, names, live, matching)
+    return MatchedRuns(*names, "measured", "", matching, live[1], live[0], shares)
 
 
 class _Side:
@@ -173,25 +127,6 @@ class _Side:
         firing = pl.read_parquet(file).filter(pl.col("checkpoint") == name)
         return sorted(firing.filter(pl.col("tokens_fired") > 0)["latent"].to_list())
 
-    def firings(self, name: str, latents: Sequence[int]) -> pl.DataFrame | None:
-        """(latent, context, position) of some latents' firings; None where the run kept none."""
-        chunks = self.folder / "chunks"
-        frames = []
-        for file in sorted(chunks.glob(f"firings~{slug(name)}~*.parquet")):
-            context = chunks / f"contexts~{file.stem.rpartition('~')[2]}.parquet"
-            if not context.is_file():
-                return None
-            of_row = pl.scan_parquet(context).select("context").with_row_index("row").cast({"row": pl.UInt32})
-            frames.append(
-                pl.scan_parquet(file)
-                .filter(pl.col("latent").is_in(list(latents)))
-                .select("latent", pl.col("row").cast(pl.UInt32), "position")
-                .join(of_row, on="row")
-                .select("latent", "context", "position")
-                .collect()
-            )
-        return pl.concat(frames) if frames else None
-
     def contexts(self) -> pl.Series:
         """Ids of all contexts of the run."""
         files = sorted((self.folder / "chunks").glob("contexts~*.parquet"))
@@ -208,26 +143,15 @@ def _co_firing(
     chosen = [[live[0][j] for j in matching.pairs[:, 1]], [live[1][i] for i in matching.pairs[:, 0]]]
     common = sides[0].contexts().implode()
     shared = sides[1].contexts().is_in(common).sum()
-    fired = [side.firings(name, own) for side, name, own in zip(sides, names, chosen, strict=True)]
+    fired = [
+        read_firings(side.folder, name, own) for side, name, own in zip(sides, names, chosen, strict=True)
+    ]
     if not shared or any(each is None for each in fired):
         return []
     both_contexts = pl.concat([side.contexts() for side in sides])
     both_contexts = both_contexts.filter(both_contexts.is_duplicated()).unique().implode()
-    tables = []
-    for frame, own in zip(fired, chosen, strict=True):
-        assert frame is not None
-        pair_of = pl.DataFrame(
-            {"latent": own, "pair": range(len(own))}, schema={"latent": pl.UInt32, "pair": pl.UInt32}
-        )
-        kept = frame.filter(pl.col("context").is_in(both_contexts)).with_columns(
-            pl.col("latent").cast(pl.UInt32)
-        )
-        tables.append(kept.join(pair_of, on="latent").select("pair", "context", "position").unique())
-    counts = [np.bincount(table["pair"].to_numpy(), minlength=len(chosen[0])) for table in tables]
-    together = tables[0].join(tables[1], on=["pair", "context", "position"])
-    both = np.bincount(together["pair"].to_numpy(), minlength=len(chosen[0]))
-    either = counts[0] + counts[1] - both
-    return [float(b / e) if e else None for b, e in zip(both, either, strict=True)]
+    kept = [frame.filter(pl.col("context").is_in(both_contexts)) for frame in fired if frame is not None]
+    return co_firing(kept[0], kept[1], list(zip(*chosen, strict=True)))
 
 
 def matching_json(found: Sequence[MatchedRuns]) -> list[dict[str, Any]]:
@@ -243,7 +167,7 @@ def _one_json(each: MatchedRuns) -> dict[str, Any]:
     theirs, mine = each.reference_latents, each.other_latents
     fired = [value for value in each.co_firing if value is not None]
     return row | {
-        "least_cosine": _LEAST,
+        "least_cosine": LEAST_MATCH_COSINE,
         "reference_live_count": matching.reference_count,
         "live_count": matching.other_count,
         "matched_count": len(matching.pairs),

@@ -26,7 +26,7 @@ from autointerp.evaluation.inputs import (
     placed_all,
     with_demo_curve,
 )
-from autointerp.evaluation.matching import write_matches
+from autointerp.evaluation.matches_table import write_matches
 from autointerp.evaluation.sampling import refuse_absent_latents, sample_latents
 from autointerp.evaluation.statistics import report_of
 from autointerp.evaluation.steps import DENSITY, Findings, measure

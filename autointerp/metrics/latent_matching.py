@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-__all__ = ["LatentMatching", "Nearest", "match_latents", "nearest_in"]
+__all__ = ["LatentMatching", "Nearest", "followers_of", "match_latents", "nearest_in"]
 
 _BLOCK_BYTES = 64 * 2**20
 
@@ -111,6 +111,35 @@ def match_latents(
         reference_count=len(there.index),
         other_count=len(back.index),
     )
+
+
+@torch.no_grad()
+def followers_of(
+    latents: Int64[np.ndarray, " chosen"],
+    own: Float[Tensor, "latent width"],
+    other: Float[Tensor, "candidate width"],
+    *,
+    least: float = 0.7,
+) -> list[list[int]]:
+    """Of some latents of a dictionary those of the other whose nearest it is, with at least this cosine.
+
+    The nearest latent of the other dictionary is matched one-to-one where it is among them; two or more are
+    a split. Cost: the products of the chosen ones with the other dictionary, and of those of it that come
+    into question with all of this one: far fewer than all with all, where few are chosen.
+    """
+    unit = torch.nn.functional.normalize(own[torch.from_numpy(latents)].float(), dim=1)
+    rows = max(1, _BLOCK_BYTES // (4 * max(len(unit), 1)))
+    near = [
+        ((torch.nn.functional.normalize(part.float(), dim=1) @ unit.T) >= least).any(dim=1).cpu()
+        for part in other.split(rows)
+    ]
+    candidates = np.flatnonzero(torch.cat([torch.zeros(0, dtype=torch.bool), *near]).numpy())
+    back = nearest_in(other[torch.from_numpy(candidates)], own)
+    found: dict[int, list[int]] = {int(latent): [] for latent in latents}
+    for candidate, nearest, cosine in zip(candidates, back.index, back.cosine, strict=True):
+        if cosine >= least and int(nearest) in found:
+            found[int(nearest)].append(int(candidate))
+    return [found[int(latent)] for latent in latents]
 
 
 def _several(nearest: Nearest, least: float) -> dict[int, list[int]]:

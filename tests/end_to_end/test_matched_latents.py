@@ -11,7 +11,8 @@ import autointerp
 from autointerp.cli import app
 from autointerp.config import load_suite
 from autointerp.errors import RunStoreError
-from autointerp.evaluation.matching import MATCHES, match_runs
+from autointerp.evaluation.matching import match_runs
+from autointerp.sampling.latents.tables import LEAST_MATCH_COSINE, MATCHES
 
 NAMES = ("topk", "relu")
 
@@ -34,6 +35,11 @@ def test_every_sampled_latent_has_its_nearest_in_every_other_dictionary(runs):
     others = matches["checkpoint"].n_unique() - 1
     assert matches.height == sampled.height * others
     assert matches["cosine"].is_between(-1.0001, 1.0001).all()
+    alike = matches.filter(pl.col("cosine") >= LEAST_MATCH_COSINE)
+    assert alike["co_firing"].null_count() < max(alike.height, 1)
+    assert matches.filter(pl.col("cosine") < LEAST_MATCH_COSINE)["co_firing"].null_count() == (
+        matches.height - alike.height
+    )
 
 
 def test_a_checkpoint_is_matched_whole_with_itself_and_fires_with_itself(runs):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from autointerp.metrics import latent_matching
-from autointerp.metrics.latent_matching import match_latents, nearest_in
+from autointerp.metrics.latent_matching import followers_of, match_latents, nearest_in
 
 
 def directions(count, width=24, seed=0):
@@ -78,3 +78,23 @@ def test_a_direction_of_zero_length_is_no_nearer_than_an_opposite_one():
 def test_nothing_to_match_with_is_refused():
     with pytest.raises(ValueError, match="no directions"):
         match_latents(directions(3), directions(0))
+
+
+@pytest.mark.parametrize("block", [1, 2**26])
+def test_followers_of_some_are_what_matching_all_with_all_finds(monkeypatch, block):
+    monkeypatch.setattr(latent_matching, "_BLOCK_BYTES", block)
+    one = torch.cat([directions(20, width=3), torch.zeros(1, 3)])
+    other = torch.cat([torch.zeros(1, 3), directions(60, width=3, seed=1)])
+    whole = match_latents(one, other, least=0.8)
+    chosen = np.arange(0, 21, 2)
+    found = dict(zip(chosen.tolist(), followers_of(chosen, one, other, least=0.8), strict=True))
+    assert {latent: own for latent, own in found.items() if len(own) > 1} == {
+        latent: own for latent, own in whole.split.items() if latent % 2 == 0
+    }
+    there = nearest_in(one[chosen], other)
+    mutual = [
+        [latent, near] for latent, near in zip(chosen, there.index, strict=True) if near in found[latent]
+    ]
+    assert mutual == [pair for pair in whole.pairs.tolist() if pair[0] % 2 == 0]
+    assert len(mutual) > 3
+    assert followers_of(chosen[:0], one, other) == []

@@ -14,6 +14,8 @@ __all__ = [
     "EXAMPLES",
     "HISTOGRAMS",
     "LATENTS",
+    "LEAST_MATCH_COSINE",
+    "MATCHES",
     "NEIGHBOURS",
     "PROMOTED",
     "TABLES",
@@ -144,6 +146,21 @@ COVERAGE: dict[str, Any] = {
     "dropped_for_leaks": pl.UInt32,  # earlier sides' examples that shared 16 tokens with a later one's
 }
 """`coverage.parquet`: one row per dictionary; what scores of its sampled latents can speak for."""
+
+LEAST_MATCH_COSINE = 0.7
+"""Decoder directions of two dictionaries that are less alike never match."""
+
+MATCHES: dict[str, Any] = {
+    "checkpoint": pl.String,
+    "latent": pl.UInt32,
+    "other_checkpoint": pl.String,
+    "other_latent": pl.UInt32,  # the nearest there
+    "cosine": pl.Float64,  # of the two decoder directions
+    "followers": pl.List(pl.UInt32),  # latents there, alike enough to match, whose nearest here is this one
+    "co_firing": pl.Float64,  # tokens on which both fire, over those on which either does; null if not alike
+}
+"""`matches.parquet`, a table that a run may have: each sampled latent against every other dictionary of its
+site. Two latents are matched one-to-one where the nearest is among the followers."""
 
 TABLES: dict[str, dict[str, Any]] = {
     "latents": LATENTS,
