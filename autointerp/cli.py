@@ -104,7 +104,7 @@ def report(
         typer.Argument(help="What others published, shown beside (html): SAEBench JSON, delphi folders."),
     ] = None,
     form: Annotated[
-        Literal["html", "json", "md", "csv", "parquet", "model-card", "neuronpedia"],
+        Literal["html", "json", "md", "csv", "parquet", "model-card", "neuronpedia", "svg", "png"],
         typer.Option("--format", help="What to write."),
     ] = "html",
     out: Annotated[

@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from autointerp.atomic_files import write_atomically
+from autointerp.errors import RunStoreError
 from autointerp.reporting.charts import chart_png, chart_svg, vega_lite_specs
 from autointerp.reporting.parts import Chart
 
-__all__ = ["Picture", "PictureForm", "chart_pictures", "picture_name", "picture_title"]
+__all__ = ["Picture", "PictureForm", "chart_pictures", "picture_name", "picture_title", "write_pictures"]
 
 PictureForm = Literal["svg", "png"]
 
@@ -26,6 +29,21 @@ def chart_pictures(charts: Iterable[Chart], form: PictureForm) -> Iterator[Pictu
             titled: dict[str, Any] = {**spec, "title": picture_title(chart, place)}
             content = chart_svg(titled).encode() if form == "svg" else chart_png(titled)
             yield Picture(f"{picture_name(chart, place)}.{form}", content)
+
+
+def write_pictures(charts: Iterable[Chart], form: PictureForm, folder: Path) -> None:
+    """A file each picture, wholly or not at all; the folder is made, and what else it holds is left alone.
+
+    Raises:
+        RunStoreError: there is no chart.
+        OSError: something cannot be written.
+    """
+    pictures = list(chart_pictures(charts, form))
+    if not pictures:
+        raise RunStoreError("nothing that is drawn was measured in this run", where=f"--format {form}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in pictures:
+        write_atomically(folder / picture.name, picture.content)
 
 
 def picture_name(chart: Chart, place: int) -> str:

@@ -15,6 +15,7 @@ import vl_convert
 
 from autointerp.reporting.chart_tables import alternative
 from autointerp.reporting.heatmap_layers import heatmap_height, heatmap_layers
+from autointerp.reporting.label_places import Spot, label_places
 from autointerp.reporting.parts import (
     Axis,
     Chart,
@@ -56,6 +57,8 @@ _MOST_LABELS = 14
 _LOG_MARGIN = 1.25
 _LINEAR_MARGIN = 0.06
 _HEIGHT = 380
+_NARROWEST = 480
+"""Of a plot with names beside its marks, without its axes: the page leaves them out where it has less."""
 _PANEL_HEIGHT = 130
 
 
@@ -123,7 +126,14 @@ def _config() -> dict[str, Any]:
         "symbolSize": 90,
         "title": None,
     }
-    return {"font": _FONT, "view": {"stroke": None}, "axis": axis, "legend": legend}
+    return {
+        "font": _FONT,
+        "axisY": {"labelLimit": 200},
+        "view": {"stroke": None},
+        "axis": axis,
+        "legend": legend,
+        "title": {"anchor": "start", "color": "var(--ink)", "fontSize": 14, "offset": 12},
+    }
 
 
 def _scale(axis: Axis, bounds: Sequence[float]) -> alt.Scale:
@@ -195,7 +205,7 @@ def _scatter(chart: ScatterChart) -> alt.LayerChart:
         ),
     ]
     if len(chart.points) <= _MOST_LABELS:
-        layers += _names_beside(chart, x, y, middle=_middle(chart.x, across))
+        layers += _names_beside(chart, x, y, _spots(chart, across, along))
     return alt.layer(*layers)
 
 
@@ -222,28 +232,38 @@ def _curves(chart: ScatterChart, x: alt.X, y: alt.Y, colors: alt.Scale) -> list[
     return [line.encode(x, y, color=alt.Color("series:N", scale=colors), order=alt.Order("x:Q"))]
 
 
-def _middle(axis: Axis, bounds: Sequence[float]) -> float:
-    """Where names change sides, so that those near the right edge stay within the chart."""
-    low, high = _domain(axis, bounds)
-    return low**0.35 * high**0.65 if axis.scale == "log" else 0.35 * low + 0.65 * high
-
-
-def _names_beside(chart: ScatterChart, x: alt.X, y: alt.Y, *, middle: float) -> list[alt.Chart]:
+def _names_beside(chart: ScatterChart, x: alt.X, y: alt.Y, spots: Sequence[Spot]) -> list[alt.Chart]:
     """Names next to the marks, each twice: a halo in the page's colour keeps lines from crossing letters."""
+    places = label_places(spots, width=_NARROWEST, height=_HEIGHT)
     layers = []
-    below = 16 if chart.y.better == "lower" else -9  # on the side that a falling or rising line leaves free
-    for align, across, along, points in (
-        ("left", 10, -9, [point for point in chart.points if point.x <= middle]),
-        ("right", -8, below, [point for point in chart.points if point.x > middle]),
-    ):
-        if not points:
-            continue
-        values = [{"label": point.label, "x": point.x, "y": point.y} for point in points]
-        base = alt.Chart(alt.InlineData(values=values), name=f"names-{align}").encode(x, y, text="label:N")
-        look = {"align": align, "dx": across, "dy": along, "fontSize": 11, "limit": 190}
+    for number, place in enumerate(dict.fromkeys(place for place in places if place)):
+        found = [point for point, other in zip(chart.points, places, strict=True) if other == place]
+        values = [{"label": point.label, "x": point.x, "y": point.y} for point in found]
+        base = alt.Chart(alt.InlineData(values=values), name=f"names-{number}").encode(x, y, text="label:N")
+        look = {"align": place.align, "dx": place.dx, "dy": place.dy, "fontSize": 11, "limit": 190}
         halo = base.mark_text(**look, color="var(--paper)", stroke="var(--paper)", strokeWidth=3)
-        layers += [halo.properties(name=f"names-{align}-halo"), base.mark_text(**look, color="var(--ink-2)")]
+        layers += [halo.properties(name=f"names-{number}-halo"), base.mark_text(**look, color="var(--ink-2)")]
     return layers
+
+
+def _spots(chart: ScatterChart, across: Sequence[float], along: Sequence[float]) -> list[Spot]:
+    """Where marks stand in the narrowest plot that has names."""
+    return [
+        Spot(
+            _NARROWEST * _fraction(chart.x, across, point.x),
+            _HEIGHT * (1 - _fraction(chart.y, along, point.y)),
+            point.label,
+        )
+        for point in chart.points
+    ]
+
+
+def _fraction(axis: Axis, bounds: Sequence[float], value: float) -> float:
+    """Of the axis' length."""
+    low, high = _domain(axis, bounds)
+    if axis.scale == "log":
+        return math.log(value / low) / math.log(high / low)
+    return (value - low) / (high - low)
 
 
 def _scatter_tooltip(chart: ScatterChart) -> list[alt.Tooltip]:
@@ -279,6 +299,7 @@ def _lines(chart: LineChart) -> alt.LayerChart:
     y = alt.Y("y:Q", scale=y_scale, axis=y_axis)
     base = alt.Chart(alt.InlineData(values=[vars(point) for point in chart.points])).encode(
         color=alt.Color("label:N", scale=_series_colors(names, nulls)),
+        xOffset=alt.XOffset("label:N", sort=names, scale=alt.Scale(type="point", range=_side_by_side(names))),
         opacity=alt.when(chosen).then(alt.value(1)).otherwise(alt.value(0.12)),
     )
     dashes = alt.StrokeDash(
@@ -291,6 +312,12 @@ def _lines(chart: LineChart) -> alt.LayerChart:
         ),
         base.mark_point(size=48, filled=True).encode(x, y, tooltip=_line_tooltip(chart)).add_params(chosen),
     )
+
+
+def _side_by_side(names: Sequence[str]) -> list[float]:
+    """From where to where the marks of one place are spread, in pixels: their bars stay apart."""
+    reach = min(2.5 * (len(names) - 1), 10.0)
+    return [-reach, reach]
 
 
 def _line_tooltip(chart: LineChart) -> list[alt.Tooltip]:

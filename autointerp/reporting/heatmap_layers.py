@@ -40,9 +40,11 @@ def heatmap_layers(chart: HeatmapChart) -> alt.LayerChart:
     x = alt.X(
         "column:N",
         sort=list(columns.values()),
-        axis=alt.Axis(title=None, orient="top", labelAngle=-35, labelLimit=150, grid=False),
+        axis=alt.Axis(
+            title=None, orient="top", labelAngle=35, labelAlign="right", labelLimit=150, grid=False
+        ),
     )
-    y = alt.Y("row:N", sort=list(rows.values()), axis=alt.Axis(title=None, labelLimit=210, grid=False))
+    y = alt.Y("row:N", sort=list(rows.values()), axis=alt.Axis(title=None, grid=False))
     measured = [_measured(chart, cell, rows, columns) for cell in chart.cells if _value(cell) is not None]
     missing = [_missing(cell, rows, columns) for cell in chart.cells if _value(cell) is None]
     layers = []

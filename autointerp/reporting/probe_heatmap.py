@@ -37,6 +37,8 @@ def probe_heatmap(report: EvaluationReport) -> HeatmapChart | None:
         for c in shown
         for t in tasks
     }
+    family = _family([task["name"] for task in tasks])
+    names = {task["name"]: visible(task["name"].removeprefix(family)) for task in tasks}
     is_whole = all(isinstance(share, Measured) for share in shares.values())
     crosses = "" if is_whole else " Crosses have no number: the table says why."
     ordered = sorted(tasks, key=lambda task: (bool(task["is_lexical"]), _best(task["name"], shown, shares)))
@@ -48,13 +50,13 @@ def probe_heatmap(report: EvaluationReport) -> HeatmapChart | None:
         "checkpoint answers best stand first; below them those that one token answers (lexical). Intervals "
         f"are over test documents; chance is taken as it is.{crosses}",
         x=Axis("Checkpoint"),
-        y=Axis("Task"),
+        y=Axis(f"Task of {visible(family)}" if family else "Task"),
         color=Axis("Probe loss / chance", better="lower"),
         limits=_LIMITS,
-        rows=tuple(HeatLabel(visible(t["name"]), "lexical" if t["is_lexical"] else "") for t in ordered),
+        rows=tuple(HeatLabel(names[t["name"]], "lexical" if t["is_lexical"] else "") for t in ordered),
         columns=tuple(HeatLabel(c.name, "null" if c.role == "null" else "") for c in shown),
         cells=tuple(
-            HeatCell(visible(task["name"]), c.name, shares[c.name, task["name"]])
+            HeatCell(names[task["name"]], c.name, shares[c.name, task["name"]])
             for task in ordered
             for c in shown
         ),
@@ -67,6 +69,12 @@ def _chances(facts: Mapping[str, Any]) -> dict[str, float]:
     for checkpoint in facts.get("checkpoints", {}).values():
         chances |= (checkpoint.get("kinds", {}).get("chance") or {}).get("loss_nats_by_task", {})
     return chances
+
+
+def _family(names: Sequence[str]) -> str:
+    """`stdlib/`, where that is what all names begin with; else nothing."""
+    families = {name.partition("/")[0] for name in names if "/" in name}
+    return f"{families.pop()}/" if len(families) == 1 and all("/" in name for name in names) else ""
 
 
 def _outcomes(report: EvaluationReport) -> dict[tuple[str, str], Outcome]:

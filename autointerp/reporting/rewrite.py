@@ -9,6 +9,7 @@ import polars as pl
 from autointerp.atomic_files import write_atomically
 from autointerp.errors import RunStoreError
 from autointerp.records import EvaluationReport
+from autointerp.reporting.chart_pictures import write_pictures
 from autointerp.reporting.csv_file import report_csv
 from autointerp.reporting.explanation_rows import explained_rows
 from autointerp.reporting.html_page import write_html_page
@@ -18,12 +19,20 @@ from autointerp.reporting.markdown_file import report_markdown
 from autointerp.reporting.model_card import model_card
 from autointerp.reporting.neuronpedia_file import neuronpedia_lines
 from autointerp.reporting.parquet_files import write_parquet_tables
+from autointerp.reporting.report_document import build_document
 
 __all__ = ["ReportForm", "rewrite_report"]
 
-ReportForm = Literal["html", "json", "md", "csv", "parquet", "model-card", "neuronpedia"]
+ReportForm = Literal["html", "json", "md", "csv", "parquet", "model-card", "neuronpedia", "svg", "png"]
 _WITH_EXPLANATIONS = ("html", "parquet", "neuronpedia")
-_NAMES = {"parquet": "tables", "model-card": "model-card.md", "neuronpedia": "explanations.neuronpedia.jsonl"}
+_WITH_OBSERVATIONS = ("html", "svg", "png")
+_NAMES = {
+    "parquet": "tables",
+    "model-card": "model-card.md",
+    "neuronpedia": "explanations.neuronpedia.jsonl",
+    "svg": "charts",
+    "png": "charts",
+}
 
 
 def rewrite_report(
@@ -41,7 +50,7 @@ def rewrite_report(
             charts that are drawn from them.
         form: what to write.
         out: where to; default `report.<form>` beside the run's report.json (`tables/`, `model-card.md`,
-            `explanations.neuronpedia.jsonl`).
+            `explanations.neuronpedia.jsonl`; of svg and png the folder `charts/`, a file each chart).
         results: files and folders that others published, shown beside in html.
         without_text: leaves out all that quotes the corpus or explains a latent, for corpora that may not
             leave the house.
@@ -57,7 +66,7 @@ def rewrite_report(
     imported = read_results(results)
     if imported and form != "html":
         raise RunStoreError("results of others are shown in html only", where=f"--format {form}")
-    observations = _observations(source.parent / "observations") if form == "html" else None
+    observations = _observations(source.parent / "observations") if form in _WITH_OBSERVATIONS else None
     try:
         if form == "html":
             write_html_page(
@@ -69,6 +78,8 @@ def rewrite_report(
                 imported=imported,
                 with_text=not without_text,
             )
+        elif form in ("svg", "png"):
+            write_pictures(build_document(report, observations).charts, form, target)
         elif form == "parquet":
             write_parquet_tables(report, texts, target)
         else:
