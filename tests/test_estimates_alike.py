@@ -104,6 +104,18 @@ def test_a_difference_that_no_document_changes_has_a_width():
     assert number(found.outcome).value == 1.0
     assert (number(found.outcome).low, number(found.outcome).high) == pytest.approx((1 - 2 * share, 1.0))
     assert "none alone changes it" in number(found.outcome).method
+    assert found.p_value == pytest.approx(2 * 2.0**-24, rel=1e-9)
+
+
+def test_its_p_value_is_the_level_whose_interval_touches_zero():
+    fires = [np.ones((24, 40), bool) for _ in "ab"]
+    fires[1][:, :10] = False
+    frame = pl.concat([firings(each, name) for each, name in zip(fires, "ab", strict=True)])
+    p = compare_paired(frame, UNSEEN, "b", "a").p_value
+    touching = number(compare_paired(frame, UNSEEN, "b", "a", level=1 - p).outcome)
+    assert touching.value == pytest.approx(0.25)
+    assert touching.low == pytest.approx(0.0, abs=1e-12)
+    assert compare_paired(frame, UNSEEN, "a", "a").p_value == 1.0
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

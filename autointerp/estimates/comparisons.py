@@ -293,10 +293,12 @@ def _jackknife_difference(
     outcome = _measured(pair, difference.number, interval, definition, options)
     error = difference.standard_error()
     if error == 0:
-        p_value = 1.0 if difference.number == 0 else None  # no spread was seen: nothing to test against
+        # The level at which the interval of what was not seen would just touch zero.
+        size = min(difference.unit_count, difference.document_count)
+        tail = (1 + abs(difference.number)) ** -size if difference.number else 0.5
     else:
         tail = float(stdtr(difference.document_count - 1, -abs(difference.number) / error))
-        p_value = max(2 * tail, smallest_p_value(difference.document_count), 1e-300)
+    p_value = min(1.0, max(2 * tail, smallest_p_value(difference.document_count), 1e-300))
     return replace(pair.comparison, outcome=outcome, p_value=p_value)
 
 

@@ -96,7 +96,7 @@ def _needed(found: Uncertain, limit: float, level: float) -> tuple[str, int]:
     if total is None:
         return "it lies on the limit: no number of further units is sure to decide", 0
     if total <= found.n:
-        return "", 0
+        return "violated by itself, but not clearly after Holm's correction for all rules", 0
     more = total - found.n
     return f"about {more:,} more of what it rests on ({found.n:,} x {found.sampled}) would decide", more
 
