@@ -12,7 +12,13 @@ import polars as pl
 from autointerp.atomic_files import reported
 from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
 from autointerp.config import CorpusSection, Suite, suite_from_mapping, suite_toml
-from autointerp.errors import BadInputError, CheckpointError, CorpusError, InterruptedRunError
+from autointerp.errors import (
+    BadInputError,
+    BudgetReachedError,
+    CheckpointError,
+    CorpusError,
+    InterruptedRunError,
+)
 from autointerp.evaluation.explanations import Explained, explain_latents, same_explanations
 from autointerp.evaluation.explanations.unanswered import has_failed_requests
 from autointerp.evaluation.first_look import stopped_names
@@ -97,6 +103,9 @@ def evaluate(
         clock.note("loading", time.perf_counter() - begun)
         try:
             return _measured(Work(suite, subject, corpus, store, clock, progress), entries, judge)
+        except BudgetReachedError as error:
+            store.event("budget reached", reason=str(error))
+            raise
         except KeyboardInterrupt:
             store.event("interrupted")
             raise InterruptedRunError(

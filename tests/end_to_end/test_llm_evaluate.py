@@ -189,6 +189,8 @@ def test_a_budget_stops_it_and_a_larger_one_goes_on(finished, suite, tmp_path):
         assert isinstance(stopped.exception, BudgetReachedError), stopped.output
         assert stopped.exception.exit_code == 5
         assert server.log.answered, "it was begun"
+        last = json.loads((tmp_path / "run" / "run.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+        assert last["event"] == "budget reached" and "budget" in last["reason"]
         done = run(suite, tmp_path / "run", server, "--budget-tokens", "20000000")
         assert done.exit_code == 0, done.output
         paid = server.log.answered
