@@ -26,6 +26,7 @@ from autointerp.reporting.imported.result import ImportedResult
 from autointerp.reporting.json_file import report_json
 from autointerp.reporting.latent_browser import LatentBrowser
 from autointerp.reporting.latent_browser_packing import deflated
+from autointerp.reporting.latent_matches import LatentMatches
 from autointerp.reporting.parts import ReportDocument
 from autointerp.reporting.report_document import build_document
 from autointerp.reporting.verdict_section import ShownVerdict
@@ -40,9 +41,10 @@ def report_html(
     imported: Sequence[ImportedResult] = (),
     browser: LatentBrowser | None = None,
     verdict: ShownVerdict | None = None,
+    matches: LatentMatches | None = None,
 ) -> str:
     """The page of a run; its text is a function of its arguments alone."""
-    document = build_document(report, observations, explained, imported, verdict)
+    document = build_document(report, observations, explained, imported, verdict, matches)
     return document_html(document, report_text=report_json(report), browser=browser)
 
 

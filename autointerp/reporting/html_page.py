@@ -12,6 +12,7 @@ from autointerp.records import EvaluationReport
 from autointerp.reporting.html_file import report_html
 from autointerp.reporting.imported.result import ImportedResult
 from autointerp.reporting.latent_browser import BrowserLimits, latent_browser
+from autointerp.reporting.latent_matches import read_matches
 from autointerp.reporting.verdict_section import read_verdict
 
 __all__ = ["write_html_page"]
@@ -55,7 +56,9 @@ def write_html_page(
         limits=BrowserLimits(needs_one_file=is_alone),
     )
     verdict = read_verdict(run, run / "report.json")
-    text = report_html(report, observations, explained if with_text else (), imported, browser, verdict)
+    texts = explained if with_text else ()
+    matches = read_matches(run, browser.listed if browser else frozenset())
+    text = report_html(report, observations, texts, imported, browser, verdict, matches)
     if is_alone:
         target.write_bytes(text.encode())
         return

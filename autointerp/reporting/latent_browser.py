@@ -32,7 +32,7 @@ from autointerp.reporting.latent_tables import LatentTables, open_latent_tables
 from autointerp.sampling.latents.tables import TABLES
 from autointerp.sampling.samplers.catalogue import SAMPLER_NAMES
 
-__all__ = ["BrowserLimits", "LatentBrowser", "latent_browser"]
+__all__ = ["BrowserLimits", "LatentBrowser", "latent_address", "latent_browser"]
 
 _TITLES = {
     "uniform": "Random firings",
@@ -47,6 +47,8 @@ _TITLES = {
 _UNMARKED = frozenset({"Silent, at random", "Silent, but similar"})
 """A context was drawn, and then any place in it, which means nothing."""
 _LISTED_TOKENS = 3
+_UNENCODED = "-_.!~*'()"
+"""What JavaScript's encodeURIComponent lets stand."""
 _LONGEST_LISTED = 240
 _LEAD = (
     "What each latent fires on, what it is said to mean, and how well that predicts. Random firings come "
@@ -84,6 +86,8 @@ class LatentBrowser:
     """Contents of the files beside the page, by path from where it lies."""
     trouble: str = ""
     """Why the latents cannot be shown."""
+    listed: frozenset[tuple[str, int]] = frozenset()
+    """(checkpoint, latent) of all that can be opened."""
 
 
 def latent_browser(
@@ -129,7 +133,13 @@ def latent_browser(
         index=packed(index),
         embedded=made.pages[0] if made.is_embedded else "",
         files=files,
+        listed=frozenset(rows.select("checkpoint", "latent").iter_rows()),
     )
+
+
+def latent_address(checkpoint: str, latent: int) -> str:
+    """Where the page shows a latent: `#latents/NAME/47`, encoded as the page's script does."""
+    return f"#latents/{quote(shown_text(checkpoint), safe=_UNENCODED)}/{latent}"
 
 
 def _listed(tables: LatentTables, report: EvaluationReport, most: int) -> tuple[pl.DataFrame, int]:

@@ -10,10 +10,11 @@ import polars as pl
 from polars import selectors as cs
 
 from autointerp.errors import BadInputError
-from autointerp.sampling.latents.tables import TABLES
+from autointerp.sampling.latents.tables import MATCHES, TABLES
 
 __all__ = ["LatentTableError", "LatentTables", "nearest_name_remedy", "open_latent_tables"]
 
+_KNOWN = TABLES | {"matches": MATCHES}
 _AGAIN = "run the evaluation again, which makes its tables anew"
 
 
@@ -31,6 +32,10 @@ class LatentTables:
     def file(self, name: str) -> Path:
         """Where a table lies."""
         return self.run / "latents" / f"{name}.parquet"
+
+    def has(self, name: str) -> bool:
+        """Whether the run has a table that a run may lack (`matches`)."""
+        return self.file(name).is_file()
 
     def rows(self, name: str, where: pl.Expr | None = None, *, columns: Sequence[str] = ()) -> pl.DataFrame:
         """Rows of a table, in its order; a number that is not finite is null.
@@ -51,7 +56,7 @@ class LatentTables:
         try:
             frame = pl.scan_parquet(path)
             self._require_columns(name, frame.collect_schema())
-            found = frame.filter(*where).select(columns or list(TABLES[name])).collect()
+            found = frame.filter(*where).select(columns or list(_KNOWN[name])).collect()
         # A panic is how polars ends on some damaged files.
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise self.damaged(name, f"cannot be read ({_first_line(error)})") from None
@@ -62,7 +67,7 @@ class LatentTables:
         return LatentTableError(what, where=self.file(name), remedy=_AGAIN)
 
     def _require_columns(self, name: str, found: Mapping[str, Any]) -> None:
-        wanted = TABLES[name]
+        wanted = _KNOWN[name]
         wrong = [column for column, kind in wanted.items() if found.get(column) != kind]
         if wrong:
             what = f"column {wrong[0]} is missing or not {wanted[wrong[0]]}: damaged, or of another version"

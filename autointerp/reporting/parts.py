@@ -21,6 +21,7 @@ __all__ = [
     "HistogramPanel",
     "LineChart",
     "LinePoint",
+    "Link",
     "Part",
     "RangeBar",
     "ReportDocument",
@@ -56,6 +57,15 @@ class Badge:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A text that leads to a place in the page."""
+
+    text: str
+    target: str
+    """`#latents/NAME/47`; empty where there is no such place: then the text alone is shown."""
+
+
+@dataclass(frozen=True)
 class Cell:
     """One cell: what it says, and what it is sorted by."""
 
@@ -73,6 +83,8 @@ class Cell:
     badges: tuple[Badge, ...] = ()
     sparkline: tuple[float, ...] = ()
     """Heights in [0, 1] of a small bar chart."""
+    links: tuple[Link, ...] = ()
+    """The same as `text`, for where one can follow them; then shown in place of it."""
 
 
 @dataclass(frozen=True)

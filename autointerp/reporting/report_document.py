@@ -8,6 +8,7 @@ import polars as pl
 from autointerp.records import EvaluationReport
 from autointerp.reporting import background, numbers, sections
 from autointerp.reporting.ablation import ablation_sections
+from autointerp.reporting.across_checkpoints import across_sections
 from autointerp.reporting.chart_data import charts_of
 from autointerp.reporting.coverage import coverage_sections
 from autointerp.reporting.explanations import explanation_sections
@@ -15,6 +16,7 @@ from autointerp.reporting.failures import failure_lines
 from autointerp.reporting.graphs import graph_sections
 from autointerp.reporting.imported.result import ImportedResult
 from autointerp.reporting.imported_section import imported_sections
+from autointerp.reporting.latent_matches import LatentMatches
 from autointerp.reporting.layers import layer_sections
 from autointerp.reporting.parts import Callout, ReportDocument, Section
 from autointerp.reporting.probes import probe_sections
@@ -33,6 +35,7 @@ def build_document(
     explained: Sequence[Mapping[str, Any]] = (),
     imported: Sequence[ImportedResult] = (),
     verdict: ShownVerdict | None = None,
+    matches: LatentMatches | None = None,
 ) -> ReportDocument:
     """The document of a run.
 
@@ -43,6 +46,7 @@ def build_document(
         explained: rows of the run's scores.jsonl, for some explanations to be shown.
         imported: what others published, shown beside.
         verdict: a gate's, if there was one.
+        matches: of latents across checkpoints, if the run has them.
 
     Returns:
         Sections in reading order, numbers already in words and digits; the same for every way of drawing it.
@@ -58,6 +62,7 @@ def build_document(
             *coverage_sections(report),
             *probe_sections(report),
             *explanation_sections(report, explained),
+            *across_sections(report, matches, explained),
             *graph_sections(report, explained),
             *ablation_sections(report),
             *refinement_sections(report),

@@ -203,6 +203,7 @@
     opened = null;
     body.replaceChildren();
     note("#latents");
+    if (document.activeElement?.matches("a[href^='#latents/']")) return;  // the reader came from there
     const place = shown.indexOf(row);
     if (place < 0) return;
     if (Math.floor(place / PAGE) !== page) { page = Math.floor(place / PAGE); render(); }
@@ -212,10 +213,13 @@
   get("latent-legend").hidden = !shownMetrics.length;
   select();
   get("latents-app").dataset.ready = "true";
-  const linked = /^#latents\/(.+)\/(\d+)$/.exec(location.hash);
-  if (linked) {
+  const follow = () => {
+    const linked = /^#latents\/(.+)\/(\d+)$/.exec(location.hash);
+    if (!linked) return;
     const place = index.checkpoints.findIndex(({ name }) => encodeURIComponent(name) === linked[1]);
     const row = index.find(place, linked[2]);
     if (row) open(row);
-  }
+  };
+  addEventListener("hashchange", follow);
+  follow();
 })();
