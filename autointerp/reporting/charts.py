@@ -46,7 +46,7 @@ LIGHT_COLORS = {
     "--heat-1": "#edf3fc",
     "--heat-2": "#c6daf4",
     "--heat-3": "#8fb8ea",
-    "--heat-4": "#3a78c6",
+    "--heat-4": "#3874c0",
     "--heat-5": "#225a9f",
     "--heat-6": "#0e3566",
 }
