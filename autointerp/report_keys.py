@@ -6,10 +6,13 @@ from typing import Any
 
 __all__ = ["judges_of", "slice_key"]
 
+_SPELLING = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+"""Made once: a gate spells every row's slice."""
+
 
 def slice_key(settings: Mapping[str, Any]) -> str:
     """The one spelling of a slice: JSON with sorted keys, `{}` for the headline slice."""
-    return json.dumps(dict(settings), sort_keys=True, separators=(",", ":"))
+    return _SPELLING.encode(dict(settings))
 
 
 def judges_of(explanations: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A verdict -> a small SVG for a README."""
 
-from xml.sax.saxutils import escape
+from html import escape
 
 from autointerp.gating.verdict import Verdict
 

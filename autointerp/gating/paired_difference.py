@@ -1,5 +1,6 @@
 """Two runs' observations of one metric -> the paired difference with its standard error, by bootstrap."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,7 @@ def paired_difference(
     count = int(cluster.max()) + 1
     if count < _LEAST_CLUSTERS:
         return f"only {count} clusters in common, at least {_LEAST_CLUSTERS} are needed"
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
-    counts = np.vstack([np.ones((1, count)), draws])
+    counts = _multiplicities(count, seed)
     found = [_statistic(np, both, suffix, cluster, count, counts, functional) for suffix in ("", "_theirs")]
     difference = found[0] - found[1]
     if not np.isfinite(difference).all():
@@ -69,6 +69,15 @@ def paired_difference(
     widened = 1 + (1.96**2 + 1) / (4 * degrees)
     error = float(difference[1:].std() * np.sqrt(count / degrees) * widened)
     return Uncertain(float(difference[0]), error, error, count, "cluster in common")
+
+
+@lru_cache(maxsize=1)  # a pure function, and every checkpoint has the same documents
+def _multiplicities(count: int, seed: int) -> Any:
+    """How often each cluster occurs: once each in the first row, as drawn in the others."""
+    import numpy as np
+
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+    return np.vstack([np.ones((1, count)), draws])
 
 
 def _rows(pl: Any, file: Path, checkpoint: str, metric: str, slice_text: str) -> Any:
@@ -97,11 +106,9 @@ def _statistic(
         both["group"].rank("dense").to_numpy().astype(np.int64) - 1 if grouped else np.zeros(len(weight), int)
     )
     groups = int(group.max()) + 1
-    sums = []
-    for term in terms:
-        cells = np.zeros((count, groups))
-        np.add.at(cells, (cluster, group), term)
-        sums.append(counts @ cells)
+    cell = cluster * groups + group
+    cells = [np.bincount(cell, term, count * groups).reshape(count, groups) for term in terms]
+    sums = np.split(counts @ np.hstack(cells), 2, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = sums[0] / sums[1]
     shares = np.zeros(groups)

@@ -1,9 +1,10 @@
 """A report from disk -> what makes it unusable for a gate: missing parts, odd numbers, rows listed twice."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from autointerp.report_keys import slice_key
 
 __all__ = ["first_problem"]
 
@@ -45,9 +46,9 @@ def _of_list(name: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if any(not isinstance(row.get(key), dict if key == "slice" else str) for key in _KEYS[name]):
             yield f"{where} lacks one of {', '.join(_KEYS[name])}"
             return
-        key = json.dumps([row[key] for key in _KEYS[name]], sort_keys=True)
+        key = tuple(slice_key(row[key]) if key == "slice" else row[key] for key in _KEYS[name])
         if key in seen:
-            yield f"{where} is listed twice: {key}"
+            yield f"{where} is listed twice: {', '.join(key)}"
         seen.add(key)
         yield from (f"{where}: {problem}" for problem in _of_row(name, row))
 
