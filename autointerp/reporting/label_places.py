@@ -1,5 +1,6 @@
 """Marks of a chart and their names -> on which side of its mark each name stands, so that none overlap."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -43,8 +44,9 @@ _Box = tuple[float, float, float, float]
 
 
 def label_places(spots: Sequence[Spot], *, width: float, height: float) -> list[LabelPlace | None]:
-    """A place each name, earlier ones first; None where it would lie on another name or mark, or be cut.
+    """A place each name, earlier ones first.
 
+    None where it would lie on another name or mark, be cut, or begin nearer to another mark than to its own.
     Widths of names are estimates for letters of 11 pixels.
     """
     taken: list[_Box] = [(s.x - _MARK, s.y - _MARK, s.x + _MARK, s.y + _MARK) for s in spots]
@@ -54,7 +56,7 @@ def label_places(spots: Sequence[Spot], *, width: float, height: float) -> list[
         for place in _PLACES:
             box = _box(spot, place)
             is_inside = box[0] >= 0 and box[2] <= width and box[1] >= 0 and box[3] <= height
-            if is_inside and not any(_touch(box, other) for other in taken):
+            if is_inside and _is_own(spot, place, spots) and not any(_touch(box, other) for other in taken):
                 free = place
                 taken.append(box)
                 break
@@ -67,6 +69,13 @@ def _box(spot: Spot, place: LabelPlace) -> _Box:
     left = spot.x + place.dx - (reach if place.align == "right" else 0.0)
     base = spot.y + place.dy
     return left, base - _LINE + 3, left + reach, base + 3
+
+
+def _is_own(spot: Spot, place: LabelPlace, spots: Sequence[Spot]) -> bool:
+    """Whether no mark is nearer to where the name meets its mark."""
+    x, y = spot.x + place.dx, spot.y + place.dy - _LINE / 3
+    own = math.hypot(spot.x - x, spot.y - y)
+    return all(math.hypot(other.x - x, other.y - y) >= own for other in spots)
 
 
 def _touch(one: _Box, other: _Box) -> bool:

@@ -38,6 +38,17 @@ def test_names_lie_apart_within_the_plot_and_off_the_marks(spots):
         assert all(apart((left, top, right, bottom), (s.x - 3, s.y - 3, s.x + 3, s.y + 3)) for s in spots)
 
 
+@given(distance=st.integers(3, 30))
+def test_of_two_marks_one_above_the_other_neither_has_the_others_name(distance):
+    upper, lower = Spot(240, 190, "upper"), Spot(240, 190 + distance, "lower")
+    for spots in ([upper, lower], [lower, upper]):
+        places = dict(
+            zip([s.name for s in spots], label_places(spots, width=WIDTH, height=HEIGHT), strict=True)
+        )
+        assert places["upper"] and places["lower"]
+        assert upper.y + places["upper"].dy < lower.y + places["lower"].dy
+
+
 def test_a_name_with_room_stands_above_to_the_right():
     (place,) = label_places([Spot(100, 100, "topk")], width=WIDTH, height=HEIGHT)
     assert (place.align, place.dy < 0) == ("left", True)
