@@ -35,7 +35,7 @@ TRADE_OFFS = (
     TradeOff(DELTA_CE, "loss", "the loss it costs the model"),
     TradeOff("probe.loss_nats", "probes", "probe loss"),
     TradeOff("n2g.f1", "graphs", "how well graphs explain"),
-    TradeOff("ablation.sparsity", "effects", "sparsity of effects"),
+    TradeOff("ablation.sparsity", "effects", "how sparse effects are"),
     TradeOff("explanation.detection_auroc", "detection", "explanations, by detection"),
     TradeOff("explanation.fuzzing_auroc", "fuzzing", "explanations, by fuzzing"),
     TradeOff("explanation.simulation_correlation", "simulation", "explanations, by simulation"),

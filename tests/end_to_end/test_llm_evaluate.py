@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from autointerp.cli import app
 from autointerp.errors import BudgetReachedError, EndpointError
+from autointerp.reporting.cost_charts import cost_chart
+from autointerp.reporting.json_file import read_report
 from autointerp.testing.planted_words import PLANTED, write_planted_words
 from autointerp.testing.tiny_chat_server.oracle_backend import OracleBackend
 from autointerp.testing.tiny_chat_server.server import tiny_chat_server
@@ -105,6 +107,23 @@ def test_cost_and_models_are_told(finished):
     assert spent["totals"]["prompt_tokens"] > 0
     assert spent["per_million_latents"]["latents"] == 1_000_000
     assert "usd" not in spent["totals"], "the suite names no price"
+
+
+def test_what_a_latent_costs_is_drawn_against_what_its_explanations_tell(finished):
+    out, _, _ = finished
+    report = read_report(out / "report.json")
+    chart = cost_chart(report)
+    assert {point.series for point in chart.points} == {
+        "highlighted · detection",
+        "highlighted · fuzzing",
+        "highlighted · simulation",
+    }
+    [tokens] = [point.x for point in chart.points if point.series.endswith("detection")]
+    wanted = ("explaining.highlighted", "explanation.detection_auroc")
+    rows = [row for row in report.cost["llm"]["rows"] if row["metric"] in wanted]
+    spent = sum(row["prompt_tokens"] + row["completion_tokens"] for row in rows)
+    assert tokens == pytest.approx(spent / 6), "six words were planted, each with a latent"
+    assert "explanation-cost" in (out / "report.html").read_text()
 
 
 def test_the_key_is_nowhere(finished):
