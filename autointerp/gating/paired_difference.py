@@ -14,6 +14,7 @@ PAIRED_FUNCTIONALS = ("ratio", "one_minus_ratio", "mean_of_group_ratios")
 which is wider than pairing would be."""
 
 _RESAMPLES = 2000
+_AT_ONCE = 200
 _LEAST_CLUSTERS = 5
 _NUMBERS = ["group_weight", "numerator", "denominator", "sampling_weight"]
 _KEY = ["group", "unit", "replicate"]
@@ -76,8 +77,11 @@ def _multiplicities(count: int, seed: int) -> Any:
     """How often each cluster occurs: once each in the first row, as drawn in the others."""
     import numpy as np
 
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
-    return np.vstack([np.ones((1, count)), draws])
+    found, generator = np.ones((_RESAMPLES + 1, count)), np.random.default_rng(seed)
+    for start in range(1, _RESAMPLES + 1, _AT_ONCE):
+        draws = generator.integers(0, count, size=(_AT_ONCE, count)) + count * np.arange(_AT_ONCE)[:, None]
+        found[start : start + _AT_ONCE] = np.bincount(draws.ravel(), minlength=draws.size).reshape(-1, count)
+    return found
 
 
 def _rows(pl: Any, file: Path, checkpoint: str, metric: str, slice_text: str) -> Any:
@@ -87,8 +91,8 @@ def _rows(pl: Any, file: Path, checkpoint: str, metric: str, slice_text: str) ->
     )
     try:
         rows = pl.scan_parquet(file).filter(wanted).select(columns).collect()
-        numbers = rows.filter(pl.col("status") == "measured").select(_NUMBERS)
-        is_sound = all(column.is_finite().fill_null(value=False).all() for column in numbers)
+        is_finite = pl.col(_NUMBERS).is_finite().fill_null(value=False)
+        is_sound = all(rows.filter(pl.col("status") == "measured").select(is_finite.all()).row(0))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise RunStoreError(f"cannot be read ({type(error).__name__})", where=file) from None
     if not is_sound:
@@ -108,7 +112,7 @@ def _statistic(
     groups = int(group.max()) + 1
     cell = cluster * groups + group
     cells = [np.bincount(cell, term, count * groups).reshape(count, groups) for term in terms]
-    sums = np.split(counts @ np.hstack(cells), 2, axis=1)
+    sums = [part.T for part in np.split(np.hstack(cells).T @ counts.T, 2)]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = sums[0] / sums[1]
     shares = np.zeros(groups)
