@@ -212,8 +212,9 @@ def _better_than_nulls(rule: Rule, checkpoint: str, run: RunEvidence, level: flo
         found = run.comparisons.get((checkpoint, null, rule.metric, slice_key(rule.slice)))
         settled = _without_number(rule, checkpoint, found, f"{rule.metric} was not compared with {null}")
         result = run.results.get((checkpoint, rule.metric, slice_key(rule.slice)))
+        settled = settled or _without_number(rule, checkpoint, result, f"{rule.metric} was not measured")
         if settled is not None or found is None or result is None:
-            checks.append(settled or not_met(rule, checkpoint, f"{rule.metric} was not measured"))
+            checks.append(settled or not_met(rule, checkpoint, "not measured"))
             continue
         checks.append(_against_reference(rule, checkpoint, _uncertain(found), result, level, null))
     if not checks:

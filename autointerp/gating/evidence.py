@@ -101,7 +101,10 @@ def read_evidence(run: Path) -> RunEvidence:
     version = report.get("schema_version")
     if version not in _SCHEMA_VERSIONS:
         raise RunStoreError(f"has schema version {version!r}, known are {_SCHEMA_VERSIONS}", where=file)
-    problem = first_problem(report)
+    try:
+        problem = first_problem(report)
+    except RecursionError:
+        problem = "a slice is nested too deep"
     if problem is not None:
         # Refused, and not half judged.
         raise RunStoreError(f"is no whole report: {problem}", where=file, remedy="run the evaluation again")

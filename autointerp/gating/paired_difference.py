@@ -15,6 +15,7 @@ which is wider than pairing would be."""
 
 _RESAMPLES = 2000
 _AT_ONCE = 200
+_ROUNDING = 1e-10
 _LEAST_CLUSTERS = 5
 _NUMBERS = ["group_weight", "numerator", "denominator", "sampling_weight"]
 _KEY = ["group", "unit", "replicate"]
@@ -53,7 +54,10 @@ def paired_difference(
     without = [side.filter(pl.col("status") != "measured").height for side in sides]
     if any(without):
         return f"{max(without)} units of one side have no number"
-    both = sides[0].join(sides[1], on=_KEY, suffix="_theirs")
+    try:
+        both = sides[0].join(sides[1], on=_KEY, suffix="_theirs", validate="1:1")
+    except pl.exceptions.ComputeError:
+        return "a unit has more than one row"  # joined, each would count several times
     if both.is_empty():
         return "no unit in common"
     clusters = both["cluster"].rle_id() if both["cluster"].n_unique() == 1 else both["cluster"].rank("dense")
@@ -69,6 +73,8 @@ def paired_difference(
     degrees = count - 1
     widened = 1 + (1.96**2 + 1) / (4 * degrees)
     error = float(difference[1:].std() * np.sqrt(count / degrees) * widened)
+    if error <= _ROUNDING * max(np.abs(side).max() for side in found):
+        error = 0.0  # last bits of sums
     return Uncertain(float(difference[0]), error, error, count, "cluster in common")
 
 

@@ -10,6 +10,9 @@ __all__ = ["first_problem"]
 
 _OBJECTS = ("subject", "corpus", "provenance")
 _LISTS = ("checkpoints", "metrics", "results", "comparisons", "coverage")
+_LARGEST = 1e150  # squares and quotients of what a gate reckons with stay finite
+_ROUNDING = 1e-5  # of float32
+_MOST_UNITS = 2**53
 _STATUSES = ("measured", "undefined", "skipped", "failed")
 _KEYS = {
     "checkpoints": ("name",),
@@ -37,6 +40,22 @@ def _problems(report: Mapping[str, Any]) -> Iterator[str]:
             yield f"`{name}` is no list of objects"
             return
         yield from _of_list(name, rows)
+    yield from _out_of_range(report.get("metrics", []), report.get("results", []))
+
+
+def _out_of_range(
+    metrics: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Values that their metric cannot have: a limit would be held against nonsense."""
+    ranges = {each["name"]: (each.get("lowest"), each.get("highest")) for each in metrics}
+    for place, row in enumerate(results):
+        lowest, highest = ranges.get(row["metric"], (None, None))
+        if row["status"] != "measured":
+            continue
+        is_below = lowest is not None and row["value"] < lowest - _ROUNDING
+        is_above = highest is not None and row["value"] > highest + _ROUNDING
+        if is_below or is_above:
+            yield f"results[{place}]: {row['value']:g} lies outside of the range of {row['metric']}"
 
 
 def _of_list(name: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -85,11 +104,18 @@ def _of_outcome(name: str, row: Mapping[str, Any]) -> Iterator[str]:
     odd = [key for key in numbers if not _is_finite(row.get(key))]
     if odd:
         yield f"{odd[0]} is no finite number"
-    elif not row["ci_low"] <= row["ci_high"] or not 0 < row["ci_level"] < 1:
+    elif any(abs(row[key]) > _LARGEST for key in numbers):
+        yield f"a number is beyond {_LARGEST:g}"
+    elif not row["ci_low"] <= row["ci_high"] or not _is_level(row["ci_level"]):
         yield f"is no interval: {row['ci_low']:g} to {row['ci_high']:g} at level {row['ci_level']:g}"
     n = row.get("n")
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= _MOST_UNITS:
         yield "n is no count"
+
+
+def _is_level(value: float) -> bool:
+    """Whether a normal has quantiles at its ends, other than its middle."""
+    return 0.5 < (1 + value) / 2 < 1
 
 
 def _is_finite(value: object) -> bool:

@@ -97,9 +97,13 @@ def decide(
     decided = [Decided(check, _outcome(check, id(check) in violated)) for check in checks]
     outcomes = {each.outcome for each in decided}
     overall: Outcome = "fail" if "fail" in outcomes else "undecided" if "undecided" in outcomes else "pass"
-    name = str(run.report.get("suite", {}).get("name", ""))
-    other = "" if baseline is None else str(baseline.report.get("suite", {}).get("name", ""))
+    name = _suite_name(run)
+    other = "" if baseline is None else _suite_name(baseline)
     return Verdict(overall, policy, decided, name, other, run.sha256)
+
+
+def _suite_name(run: RunEvidence) -> str:
+    return str((run.report.get("suite") or {}).get("name", ""))
 
 
 def _outcome(check: Check, is_violated: bool) -> Outcome:
