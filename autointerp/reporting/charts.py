@@ -57,6 +57,8 @@ _MOST_LABELS = 14
 _LOG_MARGIN = 1.25
 _LINEAR_MARGIN = 0.06
 _HEIGHT = 380
+_PICTURE_WIDTH = 640
+_LONGEST_ENTRY = 260
 _NARROWEST = 480
 """Of a plot with names beside its marks, without its axes: the page leaves them out where it has less."""
 _PANEL_HEIGHT = 130
@@ -89,7 +91,7 @@ def _with_light_colors(spec: dict[str, Any]) -> dict[str, Any]:
         text = text.replace(f"var({name})", color)
     resolved = json.loads(text)
     if resolved.get("width") == "container":
-        resolved["width"] = 640
+        resolved["width"] = _PICTURE_WIDTH
     return resolved
 
 
@@ -97,11 +99,24 @@ def _finish(chart: alt.LayerChart, source: Chart, *, height: int = _HEIGHT) -> d
     """The common dress, and the text alternative."""
     spec = chart.properties(width="container", height=height, background="transparent").to_dict()
     spec["description"] = alternative(source)
-    spec["config"] = _config()
+    entry = _legend_entry(source)
+    spec["config"] = _config(legend_columns=max(1, _PICTURE_WIDTH // entry))
+    spec["usermeta"] = {"legendEntry": entry}  # pixels: the page has as many columns as its width allows
     return spec
 
 
-def _config() -> dict[str, Any]:
+def _legend_entry(chart: Chart) -> int:
+    """How wide one entry of the legend is, about."""
+    names: set[str] = set()
+    if chart.kind == "scatter":
+        names = {point.series for point in chart.points}
+    elif chart.kind == "line":
+        names = {point.label for point in chart.points}
+    longest = max((len(name) for name in names), default=0)
+    return min(round(6.4 * longest), _LONGEST_ENTRY) + 28
+
+
+def _config(*, legend_columns: int) -> dict[str, Any]:
     axis = {
         "domainColor": "var(--line)",
         "tickColor": "var(--line)",
@@ -121,8 +136,8 @@ def _config() -> dict[str, Any]:
         "labelFontSize": 12,
         "orient": "top",
         "direction": "horizontal",
-        "columns": 3,
-        "labelLimit": 260,
+        "columns": legend_columns,
+        "labelLimit": _LONGEST_ENTRY,
         "symbolSize": 90,
         "title": None,
     }

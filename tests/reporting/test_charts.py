@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import xml.etree.ElementTree as ElementTree
@@ -55,6 +56,17 @@ def test_nulls_are_grey_crosses_and_take_no_color_from_others(charts):
     assert color["range"][place] == "var(--null)"
     assert shape["range"][place] == "cross"
     assert color["range"][:place] == [f"var(--series-{i + 1})" for i in range(place)]
+
+
+def test_long_names_get_a_legend_of_fewer_columns(charts):
+    chart = charts["sparsity-reconstruction"]
+    (spec,) = vega_lite_specs(chart)
+    long = tuple(
+        dataclasses.replace(point, series=f"{point.series} · a site far away") for point in chart.points
+    )
+    (other,) = vega_lite_specs(dataclasses.replace(chart, points=long))
+    assert spec["config"]["legend"]["columns"] > other["config"]["legend"]["columns"] >= 1
+    assert spec["usermeta"]["legendEntry"] < other["usermeta"]["legendEntry"] < 300
 
 
 def test_histograms_share_their_axes(charts):

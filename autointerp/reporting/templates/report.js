@@ -17,7 +17,7 @@ const unpack = (text) => {
   const draw = (place) => {
     const spec = specOf(place);
     const width = place.clientWidth;
-    spec.config.legend.columns = Math.max(1, Math.floor(width / 180));
+    spec.config.legend.columns = Math.max(1, Math.floor(width / spec.usermeta.legendEntry));
     if (width < 560) {  // names would lie on one another; they are in the tooltips and the table
       spec.config.axisY.labelLimit = 150;
       spec.layer = spec.layer.filter((layer) => !(layer.name ?? "").startsWith("names-"));
