@@ -1,5 +1,7 @@
 """A model of one role: its kept answers first, then the endpoint or the model in this process."""
 
+import asyncio
+import contextlib
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -86,9 +88,15 @@ class EndpointModel:
         sending: Sending | None,
         *,
         defaults: RoleDefaults | None = None,
+        most_at_once: int | None = None,
     ) -> None:
-        """`sending` None: only kept answers are given."""
+        """`sending` None: only kept answers are given.
+
+        `most_at_once`: how many questions are looked up or under way at a time, the others waiting as they
+        came. Of thousands that are asked together the first are sent before the last was looked up.
+        """
         self.measured = measured
+        self._turns = contextlib.nullcontext() if most_at_once is None else asyncio.Semaphore(most_at_once)
         self._capabilities, self._dialect = measured.capabilities, measured.dialect
         self._identity = identity
         self._kept = kept
@@ -119,7 +127,10 @@ class EndpointModel:
         if refusal is not None:
             return refusal
         is_batch = self._sending is not None and self._sending.is_batch
-        return await self._kept.answer(asked, self._identity, lambda: self._sent(asked), is_batch=is_batch)
+        async with self._turns:
+            return await self._kept.answer(
+                asked, self._identity, lambda: self._sent(asked), is_batch=is_batch
+            )
 
     async def _sent(self, request: Request) -> Outcome:
         if self._sending is None:

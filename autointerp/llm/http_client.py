@@ -1,5 +1,7 @@
 """How bytes go to an endpoint and back: no redirects, no proxy to this machine, no reply without end."""
 
+import urllib.request
+
 import httpx2
 
 from autointerp.errors import EndpointError
@@ -18,6 +20,29 @@ _FILES = "/files/"
 
 class TooLargeError(Exception):
     """A reply has more than `MOST_BYTES`."""
+
+
+_POOLS = 8
+"""A pool looks at all its connections for each request and each reply: eight small ones are cheaper."""
+
+
+class _Pools(httpx2.AsyncBaseTransport):
+    """Several pools of connections that take turns."""
+
+    def __init__(self, *, trust_env: bool) -> None:
+        verify = httpx2.create_ssl_context(trust_env=trust_env)
+        self._pools = [httpx2.AsyncHTTPTransport(verify=verify, limits=_LIMITS) for _ in range(_POOLS)]
+        self._next = 0
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send it by the next pool."""
+        self._next = (self._next + 1) % _POOLS
+        return await self._pools[self._next].handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for pool in self._pools:
+            await pool.aclose()
 
 
 class _Client(httpx2.AsyncClient):
@@ -61,8 +86,12 @@ def http_client_for(host: str | None) -> httpx2.AsyncClient:
         EndpointError: a proxy or a certificate file of the environment cannot be used; it is not shown, for
             a proxy's address may hold a password.
     """
+    trust_env = host not in _THIS_MACHINE
+    # With a transport of its own a client heeds no proxy of the environment.
+    is_direct = not trust_env or not urllib.request.getproxies()
     try:
-        return _Client(trust_env=host not in _THIS_MACHINE, follow_redirects=False, limits=_LIMITS)
+        pools = _Pools(trust_env=trust_env) if is_direct else None
+        return _Client(trust_env=trust_env, follow_redirects=False, limits=_LIMITS, transport=pools)
     except (ImportError, ValueError, OSError, httpx2.InvalidURL):
         pass
     raise EndpointError(

@@ -80,6 +80,10 @@ class OpenModels(Mapping[Role, LanguageModel]):
         return [row | dict(self.settings.get(row["role"], {})) for row in rows]
 
 
+_ROUNDS_AT_ONCE = 4
+"""Times what may be under way: enough that nobody waits for a question to be looked up."""
+
+
 @contextlib.asynccontextmanager
 async def open_models(
     section: LlmSection,
@@ -228,7 +232,12 @@ class _Opening:
             measured = await self._find_out(endpoint, player.model, role, sender)
             self._measured[endpoint, player.model] = measured
         identity = ModelIdentity(role, player.model, endpoint)
-        return EndpointModel(identity, measured, self.kept, sender, defaults=player.defaults)
+        # A batch needs all that is asked; one at a time, the endpoint's own limit is what holds them back.
+        is_single = isinstance(sender, Sender)
+        most = _ROUNDS_AT_ONCE * self._section.concurrency if is_single else None
+        return EndpointModel(
+            identity, measured, self.kept, sender, defaults=player.defaults, most_at_once=most
+        )
 
     async def drain(self, seconds: float) -> None:
         """Keep what is on the wire; what is not is let go."""

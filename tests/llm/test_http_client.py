@@ -122,3 +122,18 @@ def test_names_of_a_server_are_printable_and_can_be_kept(
     assert answer == again
     assert answer.model.isprintable()
     assert answer.fingerprint == "\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_proxy_of_the_environment_is_used_for_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+    async def ask() -> None:
+        async with http_client_for("elsewhere.invalid") as client:
+            await client.post("http://elsewhere.invalid/v1/chat/completions", json={"model": "m"})
+
+    with tiny_chat_server(backend(Answer(b"{}"))) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, proxy.base_url.removesuffix("/v1"))
+        asyncio.run(ask())
+        assert len(proxy.log.records) == 1

@@ -16,6 +16,7 @@ from autointerp.llm.kept_answers import Standing
 from autointerp.llm.language_model import LanguageModel
 from autointerp.llm.open_models import OpenModels, check_endpoint, open_models
 from autointerp.llm.requests import Reply, Request
+from autointerp.llm.response_cache import ResponseCache
 from autointerp.testing.tiny_chat_server.exchange import Call
 from autointerp.testing.tiny_chat_server.faults import FATAL_FAULTS, LASTING_FAULTS, PASSING_FAULTS, fault
 from autointerp.testing.tiny_chat_server.restricted_backend import RestrictedBackend
@@ -570,3 +571,34 @@ def test_a_local_model_plays_a_role_for_nothing_beside_a_paid_one(
     assert rows["judge"]["model"] == folder.name  # and no path of this machine
     assert str(tmp_path) not in str(report)
     assert rows["explainer"]["usd"] > 0
+
+
+def test_the_first_questions_are_sent_before_the_last_is_looked_up(
+    section: Any, chat: Any, replies: Path, monkeypatch: Any
+) -> None:
+    """Else thousands that are asked together wait for all to be looked up."""
+    looked_up: list[str] = []
+    seen: list[int] = []
+    get = ResponseCache.get
+
+    def counted(self: Any, key: str, **more: Any) -> Any:
+        looked_up.append(key)
+        return get(self, key, **more)
+
+    def say(call: Any) -> str:
+        if "question" in call.prompt:
+            seen.append(len(looked_up))
+        return "ok"
+
+    monkeypatch.setattr(ResponseCache, "get", counted)
+
+    async def run(url: str) -> list[Any]:
+        async with open_models(section(url, concurrency=2), replies, roles=["judge"]) as models:
+            judge = models["judge"]
+            return await asyncio.gather(*(judge.ask(chat(f"question {i}")) for i in range(100)))
+
+    with tiny_chat_server(ScriptedBackend(say)) as server:
+        answers = asyncio.run(run(server.base_url))
+    assert all(isinstance(answer, Reply) for answer in answers)
+    assert len(looked_up) == len(seen) == 100
+    assert seen[0] <= 2 * 4
