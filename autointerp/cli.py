@@ -245,6 +245,10 @@ def compare(
             help="Also match the latents of both: kept, lost, gained, split. Needs the checkpoints.",
         ),
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Also write it to this file, to be looked at: .html, .json or .md."),
+    ] = None,
     allow_other_judge: OtherJudgeOption = False,
 ) -> None:
     """Compare two finished runs: A minus B, checkpoint by checkpoint, metric by metric.
@@ -252,35 +256,36 @@ def compare(
     Documents and tasks are paired; scores of latents are compared as independent samples. p-values are
     adjusted for all rows (Benjamini and Hochberg). Nothing is run again.
     """
-    from autointerp.reporting.run_differences import (
-        compare_runs,
-        differences_json,
-        differences_markdown,
-        differences_table,
+    from autointerp.reporting.difference_files import (
+        differences_text,
+        require_known_suffix,
+        write_differences,
     )
+    from autointerp.reporting.run_differences import compare_runs, differences_table
     from autointerp.reporting.terminal import plain_table
 
+    if out is not None:
+        require_known_suffix(out)
     found = compare_runs(run, reference, allow_other_judge=allow_other_judge)
-    matched = []
+    matched, lines = None, []
     if latents:
         from autointerp.evaluation.matching import match_runs, matching_json, matching_lines
 
         find_own_modules()
         with progress() as bars:
             matched = matching_json(match_runs(run, reference, found.pairs, progress=bars))
-    if form == "json":
-        import json
-
-        say(json.dumps(differences_json(found) | ({"latents": matched} if latents else {}), indent=2))
-    elif form == "md":
-        say(differences_markdown(found))
-        say("\n".join(f"- {printable(line)}" for line in matching_lines(matched)) if matched else "")
-    else:
+        lines = matching_lines(matched)
+    if form == "table":
         print_table(Console(), plain_table(differences_table(found)))
-        for line in matching_lines(matched) if matched else ():
+        for line in lines:
             say(printable(line))
         for line in found.notes:
             note(line)
+    else:
+        say(differences_text(found, matched, lines, suffix=f".{form}").removesuffix("\n"))
+    if out is not None:
+        write_differences(found, out, matched, lines)
+        typer.echo(printable(str(out)), err=form != "table")  # what reads the JSON wants nothing else
 
 
 @app.command()

@@ -74,14 +74,17 @@ def _lead(matches: LatentMatches, found: Sequence[PairMatches], level: float) ->
         "so near; gained: the same of the other's latents; split: two or more of the other's, each so near, "
         "have it as their nearest."
     )
-    if not all(matches.is_random(name) for name in {pair.checkpoint for pair in found}):
-        return f"{words} Shares are of the latents that the suite names; they speak for no others."
-    if all(pair.matched.low is None for pair in found):
-        return f"{words} Shares are of all live latents."
     counts = sorted({pair.matched.n for pair in found})
     sampled = numbers.count(counts[0])
     if len(counts) > 1:
         sampled += f" to {numbers.count(counts[-1])}"
+    if not all(matches.is_random(name) for name in {pair.checkpoint for pair in found}):
+        return (
+            f"{words} Shares are of the latents that the suite names, {sampled} of each checkpoint; they "
+            "speak for no others."
+        )
+    if all(pair.matched.low is None for pair in found):
+        return f"{words} Shares are of all live latents, {sampled} of each checkpoint, and exact."
     return (
         f"{words} Shares of all live latents, estimated from {sampled} sampled ones of each checkpoint, with "
         f"{100 * level:g} % intervals (Wilson)."

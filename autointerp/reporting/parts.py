@@ -45,6 +45,8 @@ class RangeBar:
     high: float
     beyond: Literal["", "left", "right"] = ""
     """The value lies outside the scale, on this side: a null must not squeeze the others together."""
+    has_middle: bool = False
+    """The middle is marked: no difference."""
 
 
 @dataclass(frozen=True)
@@ -318,6 +320,10 @@ class ReportDocument:
     facts: tuple[tuple[str, str], ...]
     """Short name-value pairs under the title."""
     sections: tuple[Section, ...]
+    kind: str = "Sparse autoencoder evaluation"
+    """What the page says above its title."""
+    data_name: str = "report.json"
+    """Of the file that the page lets its reader save."""
 
     @property
     def charts(self) -> tuple[Chart, ...]:

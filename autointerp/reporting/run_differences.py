@@ -7,6 +7,7 @@ samples, for latents of two dictionaries are not the same units.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -21,8 +22,9 @@ from autointerp.records import (
     EvaluationReport,
     Measured,
     MetricDefinition,
+    Outcome,
 )
-from autointerp.report_keys import judges_of
+from autointerp.report_keys import judges_of, slice_key
 from autointerp.reporting import numbers
 from autointerp.reporting.json_file import read_report
 from autointerp.reporting.markdown_file import escaped
@@ -30,8 +32,22 @@ from autointerp.reporting.outcome_fields import outcome_fields
 from autointerp.reporting.parts import Cell, Column, Row, Table
 from autointerp.reporting.summary import measure_cell
 
-__all__ = ["RunDifferences", "compare_runs", "differences_json", "differences_markdown", "differences_table"]
+__all__ = [
+    "ADJUSTMENT",
+    "RunDifferences",
+    "compare_runs",
+    "detectable",
+    "difference_cell",
+    "differences_json",
+    "differences_markdown",
+    "differences_table",
+    "finding",
+    "pair_of",
+    "pair_words",
+    "run_facts",
+]
 
+ADJUSTMENT = "Benjamini-Hochberg"
 _POWER = 0.8
 _MINE, _THEIRS = "A: ", "B: "
 _COLUMNS = (
@@ -55,6 +71,26 @@ class RunDifferences:
     level: float
     pairs: Sequence[tuple[str, str]] = ()
     """Names of the checkpoints that were compared, nulls left out."""
+    reports: Sequence[EvaluationReport] = ()
+    """Of A and of B."""
+    folders: Sequence[Path] = ()
+    """Where they lie."""
+    alone: Sequence[Sequence[str]] = ((), ())
+    """Checkpoints that are in A only, and those in B only."""
+
+    def sides(self, comparison: Comparison) -> tuple[Outcome | None, Outcome | None]:
+        """Each run's own number, on all units that it has; None where the run has no such result."""
+        key = (comparison.metric, slice_key(comparison.slice))
+        names = pair_of(comparison)
+        found = [outcomes.get((name, *key)) for outcomes, name in zip(self._outcomes, names, strict=False)]
+        return (found[0], found[1]) if found else (None, None)
+
+    @cached_property
+    def _outcomes(self) -> list[dict[tuple[str, str, str], Outcome]]:
+        return [
+            {(each.checkpoint, each.metric, slice_key(each.slice)): each.outcome for each in report.results}
+            for report in self.reports
+        ]
 
 
 def compare_runs(mine: Path, theirs: Path, *, allow_other_judge: bool = False) -> RunDifferences:
@@ -88,7 +124,14 @@ def compare_runs(mine: Path, theirs: Path, *, allow_other_judge: bool = False) -
     found = compare_all(of_pairs, definitions, named, level=level, seed=seed)
     nulls = {each.name for report in reports for each in report.checkpoints if each.role == "null"}
     judged = [pair for pair in pairs if not nulls & set(pair)]
-    return RunDifferences(found, definitions, (*notes, *left_out), level, judged)
+    compared = [{pair[side] for pair in pairs} for side in (0, 1)]
+    alone = [
+        [each.name for each in report.checkpoints if each.name not in names]
+        for report, names in zip(reports, compared, strict=True)
+    ]
+    return RunDifferences(
+        found, definitions, (*notes, *left_out), level, judged, reports, (mine, theirs), alone
+    )
 
 
 def _pairs(mine: EvaluationReport, theirs: EvaluationReport) -> list[tuple[str, str]]:
@@ -184,26 +227,33 @@ def differences_table(found: RunDifferences) -> Table:
         rows.append(
             Row(
                 (
-                    Cell(_words(each), sort=each.checkpoint),
+                    Cell(pair_words(each), sort=each.checkpoint),
                     Cell(definition.title, sort=definition.title, detail=definition.unit, hint=each.metric),
-                    _difference(each),
+                    difference_cell(each),
                     _p_value(each),
                     Cell("—", kind="missing")
                     if least is None
                     else Cell(f"{least:.2g}", sort=least, kind="number"),
-                    Cell(_finding(each, definition, level=found.level)),
+                    Cell(finding(each, definition, level=found.level)),
                 )
             )
         )
     return Table("differences", "A minus B", _COLUMNS, tuple(rows))
 
 
-def _words(comparison: Comparison) -> str:
-    one, other = comparison.checkpoint.removeprefix(_MINE), comparison.reference.removeprefix(_THEIRS)
+def pair_of(comparison: Comparison) -> tuple[str, str]:
+    """Names of the two checkpoints, as each run has them."""
+    return comparison.checkpoint.removeprefix(_MINE), comparison.reference.removeprefix(_THEIRS)
+
+
+def pair_words(comparison: Comparison) -> str:
+    """The common name, or `one − other`."""
+    one, other = pair_of(comparison)
     return one if one == other else f"{one} − {other}"
 
 
-def _difference(comparison: Comparison) -> Cell:
+def difference_cell(comparison: Comparison) -> Cell:
+    """The difference over its interval, or why there is none."""
     if not isinstance(comparison.outcome, Measured):
         return measure_cell(comparison.outcome)
     estimate = comparison.outcome.estimate
@@ -223,15 +273,23 @@ def _p_value(comparison: Comparison) -> Cell:
     return Cell("—", kind="missing") if p is None else Cell(numbers.p_value(p), sort=p, kind="number")
 
 
-def _finding(comparison: Comparison, definition: MetricDefinition, *, level: float) -> str:
+def finding(comparison: Comparison, definition: MetricDefinition, *, level: float) -> str:
+    """One word of A's checkpoint: `better`, `worse`, `differs`, `equal`, `cannot tell`, or the status.
+
+    `differs` is of a metric without a direction, `equal` the same on every unit; the status stands where
+    there is no number.
+    """
     p = comparison.adjusted_p_value
     if not isinstance(comparison.outcome, Measured):
         return comparison.outcome.status
+    estimate = comparison.outcome.estimate
+    if estimate.low == estimate.high == 0:
+        return "equal"
     if p is None or p > 1 - level:
         return "cannot tell"
     if definition.better == "neither":
         return "differs"
-    return "better" if (comparison.outcome.estimate.value > 0) == (definition.better == "higher") else "worse"
+    return "better" if (estimate.value > 0) == (definition.better == "higher") else "worse"
 
 
 def differences_json(found: RunDifferences) -> dict[str, Any]:
@@ -239,12 +297,15 @@ def differences_json(found: RunDifferences) -> dict[str, Any]:
     titles = {definition.name: definition for definition in found.definitions}
     rows = []
     for each in found.comparisons:
+        names, sides = pair_of(each), found.sides(each)
         row: dict[str, Any] = {
-            "checkpoint": each.checkpoint.removeprefix(_MINE),
-            "reference": each.reference.removeprefix(_THEIRS),
+            "checkpoint": names[0],
+            "reference": names[1],
             "metric": each.metric,
+            "slice": dict(each.slice),
             **outcome_fields(each.outcome),
-            "finding": _finding(each, titles[each.metric], level=found.level),
+            "finding": finding(each, titles[each.metric], level=found.level),
+            **{key: outcome_fields(side) for key, side in zip("ab", sides, strict=True) if side is not None},
         }
         optional = {
             "p_value": each.p_value,
@@ -254,17 +315,45 @@ def differences_json(found: RunDifferences) -> dict[str, Any]:
         rows.append(row | {key: value for key, value in optional.items() if value is not None})
     return {
         "schema_version": 1,
+        **{key: run_facts(report) for key, report in zip("ab", found.reports, strict=False)},
         "differences": rows,
+        "only_in_a": list(found.alone[0]),
+        "only_in_b": list(found.alone[1]),
         "notes": list(found.notes),
-        "adjustment": "Benjamini-Hochberg",
+        "level": found.level,
+        "adjustment": ADJUSTMENT,
+        "detectable_power": _POWER,
     }
 
 
-def differences_markdown(found: RunDifferences) -> str:
-    """The same as a Markdown table."""
+def run_facts(report: EvaluationReport) -> dict[str, Any]:
+    """What a compared run was of; what it does not say has no key."""
+    facts = {
+        "suite": report.suite.get("name"),
+        "date": report.provenance.get("date") or report.provenance.get("started"),
+        "subject": report.subject.get("name"),
+        "subject_sha256": report.subject.get("sha256"),
+        "corpus": report.corpus.get("name") or report.corpus.get("kind"),
+        "corpus_fingerprint": report.corpus.get("fingerprint"),
+        "autointerp_version": report.provenance.get("autointerp_version"),
+    }
+    checkpoints = [
+        {"name": each.name, "sha256": each.sha256, "site": each.site, "role": each.role}
+        for each in report.checkpoints
+    ]
+    return {key: value for key, value in facts.items() if value} | {"checkpoints": checkpoints}
+
+
+def differences_markdown(found: RunDifferences, lines: Sequence[str] = ()) -> str:
+    """The same as a Markdown table, and below it further lines, of latents for one."""
     table = differences_table(found)
-    lines = [f"| {' | '.join(column.title for column in table.columns)} |", "|---" * len(table.columns) + "|"]
+    text = [f"| {' | '.join(column.title for column in table.columns)} |", "|---" * len(table.columns) + "|"]
     for row in table.rows:
         cells = [escaped(" ".join(part for part in (cell.text, cell.detail) if part)) for cell in row.cells]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *(f"- {escaped(note)}" for note in found.notes), ""])
+        text.append(f"| {' | '.join(cells)} |")
+    alone = [
+        f"{side} only: {', '.join(names)}" for side, names in zip("AB", found.alone, strict=True) if names
+    ]
+    adjusted = f"p-values are adjusted over all rows ({ADJUSTMENT}), for a level of {found.level:g}"
+    notes = [f"- {escaped(note)}" for note in (*lines, *found.notes, *alone, adjusted)]
+    return "\n".join([*text, "", *notes, ""])

@@ -94,3 +94,17 @@ def test_the_command_line_says_what_was_matched(runs):
     told = CliRunner().invoke(app, ["compare", *map(str, runs), "--latents", "--format", "json"])
     content = json.loads(told.stdout)
     assert {row["checkpoint"] for row in content["latents"]} == set(NAMES)
+
+
+def test_a_page_json_and_markdown_are_written_with_the_latents(runs, tmp_path):
+    for suffix in ("html", "json", "md"):
+        target = tmp_path / f"compared.{suffix}"
+        told = ["compare", *map(str, runs), "--latents", "--format", "json", "--out", str(target)]
+        done = CliRunner().invoke(app, told)
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout), "nothing but JSON is on standard output"
+    page = (tmp_path / "compared.html").read_text(encoding="utf-8")
+    assert "Kept, lost, gained and split latents" in page and "100.0 %" in page
+    written = json.loads((tmp_path / "compared.json").read_text(encoding="utf-8"))
+    assert written == json.loads(done.stdout)
+    assert "matched, 0 lost" in (tmp_path / "compared.md").read_text(encoding="utf-8")

@@ -108,14 +108,14 @@ def test_where_all_live_latents_were_looked_at_there_is_nothing_to_estimate(run)
     coverage = run.tables["coverage"].with_columns(live_count=pl.col("sampled_count"))
     run.rewrite("coverage", coverage)
     found = section(run)
-    assert "of all live latents." in found.lead
+    assert "of all live latents, 14 of each checkpoint, and exact." in found.lead
     assert {row.cells[2].detail for row in table(found, "across").rows} == {""}
 
 
 def test_named_latents_speak_for_no_others(run):
     reweighted(run, pl.lit(None, dtype=pl.Float64))
     found = section(run)
-    assert "speak for no others" in found.lead
+    assert "14 of each checkpoint; they speak for no others" in found.lead
     assert {row.cells[2].detail for row in table(found, "across").rows} == {""}
 
 

@@ -5,21 +5,13 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+from compared_runs import PAIRED, SCORE, TASKS, write
 from scipy import stats
 from typer.testing import CliRunner
 
 from autointerp.cli import app
 from autointerp.errors import RunStoreError
-from autointerp.records import (
-    CheckpointSummary,
-    Estimate,
-    EvaluationReport,
-    Measured,
-    MetricDefinition,
-    MetricResult,
-    observation_frame,
-)
-from autointerp.reporting.json_file import report_json
+from autointerp.records import Estimate, Measured
 from autointerp.reporting.run_differences import (
     compare_runs,
     detectable,
@@ -27,50 +19,6 @@ from autointerp.reporting.run_differences import (
     differences_markdown,
     differences_table,
 )
-
-PAIRED, SCORE = "downstream.delta_ce_nats", "explanation.detection_auroc"
-
-
-def definition(name, **other):
-    kind = "independent" if name == SCORE else "units"
-    settings = {"unit": "nats", "better": "lower", "functional": "ratio", "sampled": "document"} | other
-    return MetricDefinition(name=name, title=name, meaning="m", pairing=kind, **settings)
-
-
-def summary(name):
-    return CheckpointSummary(name, name, "0" * 8, "openai", "relu", 4, 2, "a", "checkpoint", "none")
-
-
-def write(folder, numbers, *, explanations=None, scores=None, subject="s"):
-    """A run whose checkpoints have these numbers, one a document (and one a latent for scores)."""
-    frames = []
-    for name, values in numbers.items():
-        units = [f"d{place}" for place in range(len(values))]
-        frames.append(
-            observation_frame(checkpoint=name, metric=PAIRED, unit=units, cluster=units, numerator=values)
-        )
-    for name, values in (scores or {}).items():
-        units = [f"{folder.name}-{name}-{place}" for place in range(len(values))]
-        frames.append(
-            observation_frame(checkpoint=name, metric=SCORE, unit=units, cluster=units, numerator=values)
-        )
-    (folder / "observations").mkdir(parents=True)
-    pl.concat(frames).write_parquet(folder / "observations" / "all.parquet")
-    first = next(iter(numbers))
-    report = EvaluationReport(
-        suite={"name": "n", "seed": 0, "estimates": {"level": 0.95}},
-        subject={"sha256": subject},
-        corpus={"fingerprint": "c"},
-        checkpoints=tuple(summary(name) for name in numbers),
-        definitions=(definition(PAIRED), definition(SCORE)),
-        results=(MetricResult(first, PAIRED, {}, Measured(Estimate(1, 0, 2, 0.95, "m", 3, "document"))),),
-        comparisons=(),
-        cost={},
-        provenance={},
-        explanations=explanations or {},
-    )
-    (folder / "report.json").write_text(report_json(report))
-    return folder
 
 
 @pytest.fixture
@@ -100,6 +48,45 @@ def test_documents_are_paired_as_scipy_pairs_them(runs):
 def test_latents_of_two_runs_are_independent_samples(runs):
     [found] = [each for each in compare_runs(*runs[:2]).comparisons if each.metric == SCORE]
     assert "independent samples of 30 and 40" in found.outcome.estimate.method
+
+
+def test_tasks_are_paired_on_those_that_both_runs_have(tmp_path):
+    """The mean over common tasks of the difference of losses, whatever a task of one run alone says."""
+    generator = np.random.default_rng(1)
+    losses = {f"task {n}": generator.normal(1, 0.3, 12) for n in range(6)}
+    mine = {name: values + 0.2 for name, values in losses.items()}
+    runs = [
+        write(tmp_path / "a", {"sae": np.arange(9.0)}, tasks={"sae": mine | {"own": np.full(12, 50.0)}}),
+        write(tmp_path / "b", {"sae": np.arange(9.0)}, tasks={"sae": losses}),
+    ]
+    [found] = [each for each in compare_runs(*runs).comparisons if each.metric == TASKS]
+    assert found.outcome.estimate.value == pytest.approx(0.2)
+    assert found.outcome.estimate.method.startswith("paired")
+    assert "72 units common to both (of 84 and 72)" in found.outcome.estimate.method
+
+
+def test_the_same_numbers_are_equal_not_untold(tmp_path):
+    runs = [write(tmp_path / name, {"sae": np.arange(9.0)}) for name in ("a", "b")]
+    assert [row["finding"] for row in differences_json(compare_runs(*runs))["differences"]] == ["equal"]
+
+
+def test_checkpoints_of_one_run_alone_are_named(tmp_path):
+    mine = write(tmp_path / "a", {"sae": np.arange(9.0), "new": np.arange(9.0)})
+    theirs = write(tmp_path / "b", {"sae": np.arange(9.0), "old": np.arange(9.0)})
+    content = differences_json(compare_runs(mine, theirs))
+    assert (content["only_in_a"], content["only_in_b"]) == (["new"], ["old"])
+    assert "B only: old" in differences_markdown(compare_runs(mine, theirs))
+
+
+def test_json_has_both_runs_their_numbers_and_the_correction(runs):
+    content = differences_json(compare_runs(*runs[:2]))
+    assert (content["level"], content["adjustment"]) == (0.95, "Benjamini-Hochberg")
+    assert content["a"]["checkpoints"][0]["sha256"] == "0" * 8
+    paired = next(row for row in content["differences"] if row["metric"] == PAIRED)
+    assert paired["a"]["value"] == paired["b"]["value"] == 1
+    assert paired["minimum_detectable_difference"] > 0
+    score = next(row for row in content["differences"] if row["metric"] == SCORE)
+    assert "a" not in score, "its run says nothing of it"
 
 
 def test_turned_round_it_is_the_negative(runs):

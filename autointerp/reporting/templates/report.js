@@ -197,7 +197,8 @@ const unpack = (text) => {
       ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = isDark ? "light" : "dark";
   });
-  document.getElementById("download").addEventListener("click", async () => {
-    save(new Blob([await unpack(embedded.report)], { type: "application/json" }), "report.json");
+  const download = document.getElementById("download");
+  download.addEventListener("click", async () => {
+    save(new Blob([await unpack(embedded.report)], { type: "application/json" }), download.textContent);
   });
 })();
