@@ -27,6 +27,7 @@ _OURS = {
 }  # fmt: skip
 _LARGEST = sys.float_info.max
 _UNKNOWN = "no metric of ours measures this"
+_SPARSE_PROBE = "accuracy on their tasks; our k-sparse probes tell the loss, and on other tasks"
 
 
 def is_saebench(content: Any) -> bool:
@@ -59,7 +60,7 @@ def _inner(content: Any) -> Mapping[str, Any] | None:
 
 
 def _result(source: str, name: str, metric: str, short: str, value: Any) -> ImportedResult:
-    ours, caution = _OURS.get(short, ("", _UNKNOWN))
+    ours, caution = _OURS.get(short, ("", _SPARSE_PROBE if short.endswith("test_accuracy") else _UNKNOWN))
     reason = ""
     if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         value, reason = None, "not run" if value is None else "no number"
