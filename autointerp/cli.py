@@ -1,5 +1,6 @@
 """The command line: one short function a verb. The only module that prints or exits."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -314,6 +315,9 @@ def gate(
     Every rule is decided on the ends of intervals. What was not measured fails; what is undefined is
     undecided. Within GitHub Actions annotations and the step summary are written too.
     """
+    if "numpy" not in sys.modules:
+        # A gate's products are small: threads, on a busy machine, wait for one another longer than they save.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from autointerp.gating.files import policy_path, write_verdict
     from autointerp.gating.verdict import gate as decided
     from autointerp.gating.verdict import verdict_json

@@ -50,8 +50,8 @@ def paired_difference(
     import numpy as np
     import polars as pl
 
-    sides = [_rows(pl, file, checkpoint, metric, slice_text) for file, checkpoint in (mine, theirs)]
-    without = [side.filter(pl.col("status") != "measured").height for side in sides]
+    sides = [_rows(np, pl, file, checkpoint, metric, slice_text) for file, checkpoint in (mine, theirs)]
+    without = [int((side["status"] != "measured").sum()) for side in sides]
     if any(without):
         return f"{max(without)} units of one side have no number"
     try:
@@ -60,8 +60,7 @@ def paired_difference(
         return "a unit has more than one row"  # joined, each would count several times
     if both.is_empty():
         return "no unit in common"
-    clusters = both["cluster"].rle_id() if both["cluster"].n_unique() == 1 else both["cluster"].rank("dense")
-    cluster = clusters.to_numpy().astype(np.int64) - int(clusters.min())  # type: ignore[arg-type]
+    cluster = np.unique(both["cluster"].to_numpy(), return_inverse=True)[1]
     count = int(cluster.max()) + 1
     if count < _LEAST_CLUSTERS:
         return f"only {count} clusters in common, at least {_LEAST_CLUSTERS} are needed"
@@ -90,16 +89,17 @@ def _multiplicities(count: int, seed: int) -> Any:
     return found
 
 
-def _rows(pl: Any, file: Path, checkpoint: str, metric: str, slice_text: str) -> Any:
+def _rows(np: Any, pl: Any, file: Path, checkpoint: str, metric: str, slice_text: str) -> Any:
     columns = [*_KEY, "cluster", "status", *_NUMBERS]
     wanted = (
         (pl.col("checkpoint") == checkpoint) & (pl.col("metric") == metric) & (pl.col("slice") == slice_text)
     )
     try:
         rows = pl.scan_parquet(file).filter(wanted).select(columns).collect()
-        is_finite = pl.col(_NUMBERS).is_finite().fill_null(value=False)
-        is_sound = all(rows.filter(pl.col("status") == "measured").select(is_finite.all()).row(0))
-    except (OSError, pl.exceptions.PolarsError) as error:
+        is_measured = (rows["status"] == "measured").to_numpy()
+        # NumPy, since each step of polars is a query of its own.
+        is_sound = all(np.isfinite(rows[name].to_numpy()[is_measured]).all() for name in _NUMBERS)
+    except (OSError, TypeError, pl.exceptions.PolarsError) as error:
         raise RunStoreError(f"cannot be read ({type(error).__name__})", where=file) from None
     if not is_sound:
         raise RunStoreError(f"holds measured rows of {metric} without a finite number", where=file)
@@ -113,7 +113,7 @@ def _statistic(
     terms = [both[f"{name}{suffix}"].to_numpy() * weight for name in ("numerator", "denominator")]
     grouped = functional == "mean_of_group_ratios"
     group = (
-        both["group"].rank("dense").to_numpy().astype(np.int64) - 1 if grouped else np.zeros(len(weight), int)
+        np.unique(both["group"].to_numpy(), return_inverse=True)[1] if grouped else np.zeros(len(weight), int)
     )
     groups = int(group.max()) + 1
     cell = cluster * groups + group
