@@ -4,12 +4,12 @@ import hashlib
 import json
 
 import pytest
+from report_examples import HOSTILE
 
 from autointerp.reporting.html_page import write_html_page
 from autointerp.reporting.json_file import report_json
 from autointerp.reporting.report_document import build_document
 from autointerp.reporting.verdict_section import VERDICT_FILE, ShownVerdict, read_verdict
-from report_examples import HOSTILE
 
 
 def check(outcome="pass", **other):
