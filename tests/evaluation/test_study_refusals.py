@@ -42,5 +42,5 @@ def test_a_misspelt_task_is_refused_with_the_nearest():
 
 def test_a_task_with_a_bad_file_is_refused(tmp_path):
     (tmp_path / "task.toml").write_text("question = 3")
-    with pytest.raises(SuiteError, match="task.toml"):
+    with pytest.raises(SuiteError, match=r"task\.toml"):
         refuse_unusable(suite(["probe"], probes={"tasks": [str(tmp_path)]}), Letters())
