@@ -183,26 +183,34 @@ def _difference(
     """Paired where that can be; else as of two independent samples, which is wider, never narrower."""
     functional = mine[2]["functional"]
     pairing = mine[0].metrics.get(rule.metric, {}).get("pairing", "units")
-    files = [run.observation_file(rule.metric) for run, _, _ in (mine, theirs)]
     why = "whose latents are others"
     if pairing == "units":
-        is_paired = functional in PAIRED_FUNCTIONALS
-        why = "without the observations of both" if is_paired else f"a {functional} is not paired"
-        if files[0] and files[1] and is_paired:
-            found = paired_difference(
-                (files[0], mine[1]),
-                (files[1], theirs[1]),
-                metric=rule.metric,
-                slice_text=slice_key(rule.slice),
-                functional=functional,
-            )
+        why = f"a {functional} is not paired"
+        if functional in PAIRED_FUNCTIONALS:
+            found = _paired(rule, mine, theirs)
             if isinstance(found, Uncertain):
-                return _with_width(
-                    found, mine[0].metrics.get(rule.metric, {})
-                ), f"paired over {found.n} clusters"
+                definition = mine[0].metrics.get(rule.metric, {})
+                return _with_width(found, definition), f"paired over {found.n} clusters"
             why = found
     numbers = [_uncertain(result, run.metrics.get(rule.metric)) for run, _, result in (mine, theirs)]
     return numbers[0].minus(numbers[1]), f"as independent samples ({why})"
+
+
+def _paired(
+    rule: Rule,
+    mine: tuple[RunEvidence, str, Mapping[str, Any]],
+    theirs: tuple[RunEvidence, str, Mapping[str, Any]],
+) -> Uncertain | str:
+    """The difference on the units that both runs have, or why it cannot be had."""
+    rows = []
+    for run, checkpoint, _ in (mine, theirs):
+        found = run.observations(rule.metric, slice_key(rule.slice))
+        if found is None:
+            return "without the observations of both"
+        if checkpoint not in found:
+            return "no unit in common"
+        rows.append(found[checkpoint])
+    return paired_difference(*rows, functional=mine[2]["functional"])
 
 
 def _better_than_nulls(rule: Rule, checkpoint: str, run: RunEvidence, level: float) -> Check:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autointerp.errors import RunStoreError
+from autointerp.gating.paired_difference import observed_rows
 from autointerp.gating.soundness import first_problem
 from autointerp.report_keys import judges_of, slice_key
 
@@ -73,10 +74,24 @@ class RunEvidence:
         """What decides whether two runs' explanation scores mean the same."""
         return judges_of(self.report.get("explanations") or {})
 
-    def observation_file(self, metric: str) -> Path | None:
-        """Where a metric's observations lie; None where the report came without them."""
+    def observations(self, metric: str, slice_text: str) -> Mapping[str, Any] | None:
+        """Rows of one metric at one slice, by checkpoint; None where the report came without them.
+
+        Raises:
+            RunStoreError: the file is damaged, or none of observations.
+        """
         file = self.folder / "observations" / f"{metric.partition('.')[0]}.parquet"
-        return file if file.is_file() else None
+        if not file.is_file():
+            return None
+        key = (metric, slice_text)
+        if key not in self._observed:
+            self._observed[key] = observed_rows(file, metric, slice_text)
+        return self._observed[key]
+
+    @cached_property
+    def _observed(self) -> dict[tuple[str, str], Mapping[str, Any]]:
+        """What was read so far: several checkpoints stand in one file."""
+        return {}
 
 
 def read_evidence(run: Path) -> RunEvidence:

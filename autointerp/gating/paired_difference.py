@@ -7,7 +7,7 @@ from typing import Any
 from autointerp.errors import RunStoreError
 from autointerp.gating.normal_tests import Uncertain
 
-__all__ = ["PAIRED_FUNCTIONALS", "paired_difference"]
+__all__ = ["PAIRED_FUNCTIONALS", "observed_rows", "paired_difference"]
 
 PAIRED_FUNCTIONALS = ("ratio", "one_minus_ratio", "mean_of_group_ratios")
 """Those that a few sums decide. Others (rankings, fitted curves) are compared as two independent samples,
@@ -21,15 +21,7 @@ _NUMBERS = ["group_weight", "numerator", "denominator", "sampling_weight"]
 _KEY = ["group", "unit", "replicate"]
 
 
-def paired_difference(
-    mine: tuple[Path, str],
-    theirs: tuple[Path, str],
-    *,
-    metric: str,
-    slice_text: str,
-    functional: str,
-    seed: int = 0,
-) -> Uncertain | str:
+def paired_difference(mine: Any, theirs: Any, *, functional: str, seed: int = 0) -> Uncertain | str:
     """`mine - theirs` of one metric on the units that both have, or why there is none.
 
     Whole clusters (documents) are drawn with replacement, the same for both sides, 2,000 times. The standard
@@ -37,20 +29,15 @@ def paired_difference(
     95 % point of Student's t over that of the normal, to second order).
 
     Args:
-        mine: file of observations and name of the checkpoint in it.
-        theirs: the same of the baseline.
-        metric: which metric.
-        slice_text: its slice, as `slice_key` spells it.
+        mine: the checkpoint's rows, from `observed_rows`.
+        theirs: those of the baseline's.
         functional: one of `PAIRED_FUNCTIONALS`.
         seed: of the resamples.
-
-    Raises:
-        RunStoreError: a file is damaged, or none of observations.
     """
     import numpy as np
     import polars as pl
 
-    sides = [_rows(np, pl, file, checkpoint, metric, slice_text) for file, checkpoint in (mine, theirs)]
+    sides = [mine, theirs]
     without = [int((side["status"] != "measured").sum()) for side in sides]
     if any(without):
         return f"{max(without)} units of one side have no number"
@@ -89,11 +76,22 @@ def _multiplicities(count: int, seed: int) -> Any:
     return found
 
 
-def _rows(np: Any, pl: Any, file: Path, checkpoint: str, metric: str, slice_text: str) -> Any:
-    columns = [*_KEY, "cluster", "status", *_NUMBERS]
-    wanted = (
-        (pl.col("checkpoint") == checkpoint) & (pl.col("metric") == metric) & (pl.col("slice") == slice_text)
-    )
+def observed_rows(file: Path, metric: str, slice_text: str) -> dict[str, Any]:
+    """A run's observations of one metric at one slice, by checkpoint.
+
+    Args:
+        file: of observations.
+        metric: which metric.
+        slice_text: its slice, as `slice_key` spells it.
+
+    Raises:
+        RunStoreError: the file is damaged, or none of observations.
+    """
+    import numpy as np
+    import polars as pl
+
+    columns = ["checkpoint", *_KEY, "cluster", "status", *_NUMBERS]
+    wanted = (pl.col("metric") == metric) & (pl.col("slice") == slice_text)
     try:
         rows = pl.scan_parquet(file).filter(wanted).select(columns).collect()
         is_measured = (rows["status"] == "measured").to_numpy()
@@ -103,7 +101,7 @@ def _rows(np: Any, pl: Any, file: Path, checkpoint: str, metric: str, slice_text
         raise RunStoreError(f"cannot be read ({type(error).__name__})", where=file) from None
     if not is_sound:
         raise RunStoreError(f"holds measured rows of {metric} without a finite number", where=file)
-    return rows
+    return {name: part for (name,), part in rows.partition_by("checkpoint", as_dict=True).items()}
 
 
 def _statistic(

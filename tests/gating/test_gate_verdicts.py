@@ -13,7 +13,7 @@ from scipy import stats
 from autointerp.errors import PolicyError, RunStoreError
 from autointerp.gating.evidence import read_evidence
 from autointerp.gating.normal_tests import Uncertain, holm_rejections, units_needed
-from autointerp.gating.paired_difference import paired_difference
+from autointerp.gating.paired_difference import observed_rows, paired_difference
 from autointerp.gating.policy import Policy, Rule, load_policy, policy_from_mapping
 from autointerp.gating.verdict import decide, gate
 
@@ -189,8 +189,9 @@ def test_the_paired_difference_is_scipys(tmp_path):
     tokens = generator.integers(20, 60, size=80).astype(float)
     sides = [(common + generator.normal(shift, 0.1, 80)) * tokens for shift in (0.02, 0.0)]
     folders = [write_run(tmp_path / str(i), {"sae": side}, tokens=tokens) for i, side in enumerate(sides)]
-    files = [(folder / "observations" / "downstream.parquet", "sae") for folder in folders]
-    found = paired_difference(*files, metric=METRIC, slice_text="{}", functional="ratio")
+    files = [folder / "observations" / "downstream.parquet" for folder in folders]
+    rows = [observed_rows(file, METRIC, "{}")["sae"] for file in files]
+    found = paired_difference(*rows, functional="ratio")
 
     def statistic(a, b, n, axis=-1):
         return a.sum(axis) / n.sum(axis) - b.sum(axis) / n.sum(axis)
@@ -226,17 +227,18 @@ def test_groups_are_weighted_and_need_not_be_in_every_resample(tmp_path):
             numerator=np.arange(12.0) + shift,
         )
         frame.write_parquet(tmp_path / f"{place}.parquet")
-        files.append((tmp_path / f"{place}.parquet", "sae"))
-    found = paired_difference(*files, metric="m.m", slice_text="{}", functional="mean_of_group_ratios")
+        files.append(tmp_path / f"{place}.parquet")
+    rows = [observed_rows(file, "m.m", "{}")["sae"] for file in files]
+    found = paired_difference(*rows, functional="mean_of_group_ratios")
     assert found.value == pytest.approx(-0.5)
     assert found.error_high == pytest.approx(0.0, abs=1e-12), "a constant shift has no uncertainty"
-    assert pl.read_parquet(files[0][0]).height == 12
+    assert pl.read_parquet(files[0]).height == 12
 
 
 def test_fewer_than_five_documents_are_not_paired(tmp_path):
     folder = write_run(tmp_path / "run", {"sae": np.ones(4)})
-    file = (folder / "observations" / "downstream.parquet", "sae")
-    assert "only 4" in paired_difference(file, file, metric=METRIC, slice_text="{}", functional="ratio")
+    rows = observed_rows(folder / "observations" / "downstream.parquet", METRIC, "{}")["sae"]
+    assert "only 4" in paired_difference(rows, rows, functional="ratio")
 
 
 def test_pairing_decides_what_independent_samples_could_not(tmp_path):
