@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
-from autointerp.console import print_table, printable, progress, say
+from autointerp.console import complain, print_table, printable, progress, say
 from autointerp.errors import AutointerpError
 
 if TYPE_CHECKING:
@@ -55,14 +55,19 @@ class Judging:
             self.problem = error
 
     def judge_finished(self, run: Path) -> None:
-        """The same for a run whose page is there already: it is drawn again where the verdict is another."""
+        """The same for a run whose page is there already: it is drawn again where it shows another verdict.
+
+        That is where the verdict is another than before, and where the page is older than the verdict: then
+        `gate` wrote it, or the command was killed before the page was drawn.
+        """
         from autointerp.reporting.rewrite import rewrite_report
         from autointerp.reporting.verdict_section import VERDICT_FILE
 
-        file = run / VERDICT_FILE
+        file, page = run / VERDICT_FILE, run / "report.html"
         before = file.read_bytes() if file.is_file() else b""
+        is_newer = bool(before) and page.stat().st_mtime_ns >= file.stat().st_mtime_ns
         self(run)
-        if self.problem is None and file.read_bytes() != before:
+        if self.problem is None and not (is_newer and file.read_bytes() == before):
             rewrite_report(run, form="html")
 
     def say(self, run: Path) -> None:
@@ -132,11 +137,21 @@ def run_suite(
         console.print(printable(line), style="red", markup=False, emoji=False, highlight=False)
     say(f"{directory / 'report.html'}\n{directory / 'report.json'}")
     if judging is not None:
-        judging.say(directory)
+        _say_verdict(judging, directory, has_failures=bool(report.failures))
     if report.failures:
         raise typer.Exit(4)
     if judging is not None and judging.verdict is not None and not judging.nulls_too:
         raise typer.Exit(judging.verdict.exit_code)
+
+
+def _say_verdict(judging: Judging, run: Path, *, has_failures: bool) -> None:
+    """Print it; what kept it from being reached ends the command, unless metrics failed, which goes first."""
+    try:
+        judging.say(run)
+    except AutointerpError as error:
+        if not has_failures:
+            raise
+        complain(error)
 
 
 def find_own_modules() -> None:

@@ -27,6 +27,7 @@ def write_html_page(
     explained: Sequence[Mapping[str, Any]] = (),
     imported: Sequence[ImportedResult] = (),
     with_text: bool = True,
+    source: Path | None = None,
 ) -> None:
     """Write the page, each file wholly or not at all.
 
@@ -41,6 +42,7 @@ def write_html_page(
         explained: explanations with their scores.
         imported: what others published.
         with_text: whether anything that quotes the corpus or explains a latent is in it.
+        source: the file that the report was read from, which a verdict must be of; default the run's.
 
     Raises:
         OSError: something cannot be written.
@@ -55,7 +57,7 @@ def write_html_page(
         with_text=with_text,
         limits=BrowserLimits(needs_one_file=is_alone),
     )
-    verdict = read_verdict(run, run / "report.json")
+    verdict = read_verdict(run, source or run / "report.json")
     texts = explained if with_text else ()
     matches = read_matches(run, browser.listed if browser else frozenset())
     text = report_html(report, observations, texts, imported, browser, verdict, matches)

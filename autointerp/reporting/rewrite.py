@@ -77,6 +77,7 @@ def rewrite_report(
                 explained=explained,
                 imported=imported,
                 with_text=not without_text,
+                source=source,
             )
         elif form in ("svg", "png"):
             write_pictures(build_document(report, observations).charts, form, target)

@@ -149,6 +149,39 @@ def test_a_run_is_gated_at_its_end_and_the_page_says_so(suite, tmp_path, monkeyp
     assert (out_folder / "observations" / "downstream.parquet").stat().st_mtime_ns == observed
 
 
+def test_a_verdict_that_the_page_does_not_show_yet_is_drawn(suite, tmp_path, monkeypatch, capsys):
+    policy, out_folder = tmp_path / "ours.toml", tmp_path / "run"
+    policy.write_text(POLICY.format(limit=1000))
+    code, _, _ = run("evaluate", suite, "--out", out_folder, monkeypatch=monkeypatch, capsys=capsys)
+    gate = ("gate", out_folder, "--policy", policy, "--out", out_folder / "gate")
+    code, _, _ = run(*gate, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0
+    assert "Gate: pass" not in (out_folder / "report.html").read_text(encoding="utf-8")
+    command = ("evaluate", suite, "--out", out_folder, "--policy", policy)
+    code, _, _ = run(*command, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0
+    page = out_folder / "report.html"
+    assert "Gate: pass, by the policy ours" in page.read_text(encoding="utf-8")
+    # Another report.json in the same folder has not been judged.
+    other = out_folder / "other.json"
+    other.write_text((out_folder / "report.json").read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    code, _, _ = run("report", other, "--out", tmp_path / "other.html", monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0
+    shown = (tmp_path / "other.html").read_text(encoding="utf-8")
+    assert "Gate: pass" not in shown and "another report.json" in shown
+
+
+def test_a_folder_that_cannot_be_written_leaves_the_page(suite, tmp_path, monkeypatch, capsys):
+    policy, out_folder = tmp_path / "ours.toml", tmp_path / "run"
+    policy.write_text(POLICY.format(limit=1000))
+    run("evaluate", suite, "--out", out_folder, monkeypatch=monkeypatch, capsys=capsys)
+    (out_folder / "gate").write_text("in the way")
+    command = ("evaluate", suite, "--out", out_folder, "--policy", policy)
+    code, _, err = run(*command, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 2 and "gate" in err and "Traceback" not in err
+    assert (out_folder / "report.html").is_file()
+
+
 def test_a_baseline_without_a_policy_is_refused(suite, tmp_path, monkeypatch, capsys):
     command = ("evaluate", suite, "--out", tmp_path / "run", "--baseline", tmp_path)
     code, _, err = run(*command, monkeypatch=monkeypatch, capsys=capsys)
@@ -172,6 +205,11 @@ def test_a_failed_metric_is_exit_code_4_and_still_reported(suite, tmp_path, monk
     assert code == 4
     assert "not finite" in out
     assert (out_folder / "report.html").is_file()
+    policy = tmp_path / "ours.toml"
+    policy.write_text(POLICY.format(limit=1).replace("[[rules]]", 'checkpoints = ["nobody"]\n[[rules]]'))
+    command = ("evaluate", suite, "--out", out_folder, "--policy", policy)
+    code, _, err = run(*command, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 4 and "nobody" in err, "what failed goes before a gate that cannot be used"
 
 
 def test_schemas_are_json(monkeypatch, capsys):
