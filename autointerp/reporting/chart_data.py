@@ -6,6 +6,7 @@ import re
 import polars as pl
 
 from autointerp.records import EvaluationReport, Measured
+from autointerp.reporting.chart_gaps import histogram_gaps, line_gaps
 from autointerp.reporting.chart_points import DELTA_CE, NORMALIZED_MSE, definition_of, metric_axis
 from autointerp.reporting.parts import Axis, Chart, HistogramChart, HistogramPanel, LineChart, LinePoint
 from autointerp.reporting.trade_offs import trade_off_charts
@@ -14,6 +15,8 @@ from autointerp.reporting.width_charts import width_charts
 __all__ = ["LATENT_DENSITY", "charts_of", "density_histogram"]
 
 LATENT_DENSITY = "reconstruction.latent_density"
+_DEAD_FRACTION = "reconstruction.dead_fraction"
+"""Rests on the same observations."""
 _BINS_PER_DECADE = 4
 
 
@@ -53,6 +56,7 @@ def _over_positions(report: EvaluationReport, metric: str, name: str) -> LineCha
             LinePoint(name, place.replace("-", "–"), e.value, e.low, e.high, is_null=name in nulls)
             for name, place, e in found
         ),
+        gaps=line_gaps(report, metric, "position", {place: place.replace("-", "–") for place in order}),
         group="Over the context",
     )
 
@@ -114,4 +118,5 @@ def density_histogram(report: EvaluationReport, observations: pl.DataFrame) -> H
         "here, are counted beside each histogram.",
         x=Axis("Share of tokens, log10"),
         panels=tuple(panels),
+        gaps=histogram_gaps(report, _DEAD_FRACTION, drawn=seen),
     )

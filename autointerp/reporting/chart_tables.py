@@ -2,6 +2,7 @@
 
 from autointerp.records import Measured, Outcome
 from autointerp.reporting import numbers
+from autointerp.reporting.latent_browser_packing import shown_text
 from autointerp.reporting.parts import (
     Badge,
     Cell,
@@ -18,11 +19,18 @@ from autointerp.reporting.parts import (
 )
 from autointerp.reporting.token_text import visible
 
-__all__ = ["alternative", "chart_table"]
+__all__ = ["alternative", "chart_table", "gap_words"]
+
+_MOST_NAMED = 5
+_LONGEST_NAME = 48
 
 
 def alternative(chart: Chart) -> str:
-    """One or two sentences for whoever cannot see the chart."""
+    """A few sentences for whoever cannot see the chart."""
+    return f"{_words(chart)} {gap_words(chart)}".strip()
+
+
+def _words(chart: Chart) -> str:
     if chart.kind == "scatter":
         lowest, highest = min(chart.points, key=lambda p: p.y), max(chart.points, key=lambda p: p.y)
         return (
@@ -38,6 +46,16 @@ def alternative(chart: Chart) -> str:
     if chart.kind == "heatmap":
         return _heatmap_words(chart)
     return f"{chart.title}. {len(chart.panels)} histograms of latents over {chart.x.title}."
+
+
+def gap_words(chart: Chart) -> str:
+    """A sentence on which checkpoints lack numbers; empty where none does, or where the chart shows it."""
+    if chart.kind == "heatmap" or not chart.gaps:
+        return ""
+    names = list(dict.fromkeys(gap.label for gap in chart.gaps))
+    shown = [shown_text(name, _LONGEST_NAME) for name in names[:_MOST_NAMED]]
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"Not drawn, wholly or in places: {', '.join(shown)}{more}; the table says why."
 
 
 def chart_table(chart: Chart) -> Table:
@@ -88,6 +106,15 @@ def _scatter_table(chart: ScatterChart) -> tuple[tuple[Column, ...], tuple[Row, 
         if chart.has_front:
             cells.append(_front_cell(p))
         rows.append(Row(tuple(cells), is_null=p.is_null))
+    for gap in chart.gaps:
+        cells = [
+            Cell(gap.label, sort=gap.label),
+            Cell(gap.series, sort=gap.series),
+            _outcome_cell(gap.x),
+            _outcome_cell(gap.y),
+        ]
+        front = [Cell("—", kind="missing")] if chart.has_front else []
+        rows.append(Row((*cells, *front), is_null=gap.is_null))
     return tuple(columns), tuple(rows)
 
 
@@ -101,13 +128,14 @@ def _front_cell(point: ChartPoint) -> Cell:
 def _line_table(chart: LineChart) -> tuple[tuple[Column, ...], tuple[Row, ...]]:
     columns = (Column("Checkpoint"), *(Column(x, is_numeric=True) for x in chart.x_order))
     found = {(p.label, p.x): p for p in chart.points}
-    nulls = {p.label for p in chart.points if p.is_null}
+    gaps = {(gap.label, gap.x): gap.outcome for gap in chart.gaps}
+    nulls = {each.label for each in (*chart.points, *chart.gaps) if each.is_null}
     rows = []
-    for label in dict.fromkeys(p.label for p in chart.points):
+    for label in dict.fromkeys(each.label for each in (*chart.points, *chart.gaps)):
         cells = [Cell(label, sort=label)]
         for x in chart.x_order:
             p = found.get((label, x))
-            cells.append(_number(p.y, p.y_low, p.y_high) if p else Cell("—", kind="missing"))
+            cells.append(_number(p.y, p.y_low, p.y_high) if p else _outcome_cell(gaps.get((label, x))))
         rows.append(Row(tuple(cells), is_null=label in nulls))
     return columns, tuple(rows)
 
@@ -130,7 +158,12 @@ def _histogram_table(chart: HistogramChart) -> tuple[tuple[Column, ...], tuple[R
         )
         for p in chart.panels
     )
-    return columns, rows
+    nothing = [Cell("—", kind="missing")] * len(edges)
+    missing = tuple(
+        Row((Cell(gap.label, sort=gap.label), _outcome_cell(gap.outcome), *nothing), is_null=gap.is_null)
+        for gap in chart.gaps
+    )
+    return columns, rows + missing
 
 
 def _heatmap_table(chart: HeatmapChart) -> tuple[tuple[Column, ...], tuple[Row, ...]]:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from autointerp.records import Estimate, EvaluationReport, Measured
-from autointerp.reporting.parts import Axis, ChartPoint, ScatterChart
+from autointerp.records import Estimate, EvaluationReport, Measured, Outcome
+from autointerp.reporting.parts import Axis, ChartPoint, ScatterChart, ScatterGap
 
 __all__ = ["cost_chart"]
 
@@ -63,6 +63,17 @@ def cost_chart(report: EvaluationReport) -> ScatterChart | None:
             _point(scored, costs[scored.explainer, scored.test], is_null=scored.checkpoint in nulls)
             for scored in found
         ),
+        gaps=tuple(
+            ScatterGap(
+                checkpoint,
+                f"{explainer} · {test}",
+                None,
+                outcome,
+                is_null=checkpoint in nulls,
+            )
+            for explainer, test, checkpoint, outcome in _outcomes(report)
+            if _account(test) in booked and not isinstance(outcome, Measured)
+        ),
     )
 
 
@@ -79,20 +90,21 @@ def _latent_count(spent: Mapping[str, Any]) -> int | None:
 
 
 def _scores(report: EvaluationReport) -> Iterator[_Scored]:
-    """Of each explainer that the headline's judge was asked about."""
+    for explainer, test, checkpoint, outcome in _outcomes(report):
+        if isinstance(outcome, Measured):
+            yield _Scored(explainer, test, checkpoint, outcome.estimate)
+
+
+def _outcomes(report: EvaluationReport) -> Iterator[tuple[str, str, str, Outcome]]:
+    """(explainer, test, checkpoint, outcome) of each explainer that the headline's judge was asked about."""
     explainers = report.explanations.get("explainers") or ["?"]
-    names = [checkpoint.name for checkpoint in report.checkpoints]
+    names = {checkpoint.name for checkpoint in report.checkpoints}
     for test, _, metric in _TESTS:
         for result in report.results:
-            if (
-                result.metric != metric
-                or result.checkpoint not in names
-                or result.slice.keys() - {"explainer"}
-            ):
-                continue
-            if isinstance(result.outcome, Measured):
+            is_asked = result.metric == metric and result.checkpoint in names
+            if is_asked and not result.slice.keys() - {"explainer"}:
                 explainer = str(result.slice.get("explainer", explainers[0]))
-                yield _Scored(explainer, test, result.checkpoint, result.outcome.estimate)
+                yield explainer, test, result.checkpoint, result.outcome
 
 
 def _costs(

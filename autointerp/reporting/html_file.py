@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from autointerp.records import EvaluationReport
 from autointerp.reporting.chart_pictures import picture_name, picture_title
-from autointerp.reporting.chart_tables import alternative, chart_table
+from autointerp.reporting.chart_tables import alternative, chart_table, gap_words
 from autointerp.reporting.charts import LIGHT_COLORS, vega_lite_specs
 from autointerp.reporting.imported.result import ImportedResult
 from autointerp.reporting.json_file import report_json
@@ -29,6 +29,7 @@ from autointerp.reporting.latent_browser_packing import deflated
 from autointerp.reporting.latent_matches import LatentMatches
 from autointerp.reporting.parts import ReportDocument
 from autointerp.reporting.report_document import build_document
+from autointerp.reporting.token_text import harmless
 from autointerp.reporting.verdict_section import ShownVerdict
 
 __all__ = ["document_html", "report_html"]
@@ -73,6 +74,7 @@ def document_html(document: ReportDocument, *, report_text: str, browser: Latent
             document=document,
             alternative=alternative,
             chart_table=chart_table,
+            gap_words=gap_words,
             embedded={"charts": charts, "colors": LIGHT_COLORS, "report": deflated(report_text)},
             latents=Markup(latents),  # escaped where it was made
             library=deflated(library) if library else "",
@@ -88,7 +90,18 @@ def document_html(document: ReportDocument, *, report_text: str, browser: Latent
 
 
 def _environment() -> Environment:
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return Environment(
+        autoescape=True,
+        finalize=_finalized,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _finalized(value: Any) -> Any:
+    """Whatever a template shows; only what this package marked as its own stays as it is."""
+    return harmless(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _place_of_latents(document: ReportDocument) -> str:

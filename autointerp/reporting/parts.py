@@ -11,6 +11,7 @@ __all__ = [
     "Callout",
     "Cell",
     "ChartCurve",
+    "ChartGap",
     "ChartPoint",
     "Code",
     "Column",
@@ -27,6 +28,7 @@ __all__ = [
     "ReportDocument",
     "Row",
     "ScatterChart",
+    "ScatterGap",
     "Section",
     "Table",
 ]
@@ -165,6 +167,29 @@ class ChartCurve:
 
 
 @dataclass(frozen=True)
+class ChartGap:
+    """A number that a line chart or a histogram would draw were it there; its table says why it is not."""
+
+    label: str
+    outcome: Outcome
+    x: str = ""
+    """Where in a line chart."""
+    is_null: bool = False
+
+
+@dataclass(frozen=True)
+class ScatterGap:
+    """A checkpoint that a scatter chart would draw had it both numbers; its table says why it has not."""
+
+    label: str
+    series: str
+    x: Outcome | None
+    y: Outcome | None
+    """None: there is nothing to say of this one."""
+    is_null: bool = False
+
+
+@dataclass(frozen=True)
 class ScatterChart:
     """Two metrics against each other."""
 
@@ -175,6 +200,7 @@ class ScatterChart:
     y: Axis
     points: tuple[ChartPoint, ...]
     curves: tuple[ChartCurve, ...] = ()
+    gaps: tuple[ScatterGap, ...] = ()
     group: str = ""
     """Heading that neighbouring charts share."""
     kind: Literal["scatter"] = "scatter"
@@ -208,6 +234,7 @@ class LineChart:
     y: Axis
     x_order: tuple[str, ...]
     points: tuple[LinePoint, ...]
+    gaps: tuple[ChartGap, ...] = ()
     group: str = ""
     kind: Literal["line"] = "line"
 
@@ -234,6 +261,8 @@ class HistogramChart:
     caption: str
     x: Axis
     panels: tuple[HistogramPanel, ...]
+    gaps: tuple[ChartGap, ...] = ()
+    """One of each checkpoint without a histogram."""
     group: str = ""
     kind: Literal["histogram"] = "histogram"
 

@@ -1,6 +1,7 @@
 """EvaluationReport -> scores of explanations over how strongly their latents fire."""
 
 from autointerp.records import EvaluationReport, Measured, MetricDefinition
+from autointerp.reporting.chart_gaps import line_gaps
 from autointerp.reporting.chart_points import definition_of, metric_axis
 from autointerp.reporting.parts import Axis, LineChart, LinePoint
 
@@ -51,4 +52,5 @@ def _chart(report: EvaluationReport, definition: MetricDefinition, name: str, ti
             LinePoint(checkpoint, words[stratum], e.value, e.low, e.high, is_null=checkpoint in nulls)
             for checkpoint, stratum, e in found
         ),
+        gaps=line_gaps(report, definition.name, "quantile", {str(s): words[s] for s in strata}),
     )

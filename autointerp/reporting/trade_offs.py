@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from autointerp.records import CheckpointSummary, Estimate, EvaluationReport, MetricDefinition
+from autointerp.reporting.chart_gaps import scatter_gaps
 from autointerp.reporting.chart_points import (
     DELTA_CE,
     L0,
@@ -85,6 +86,7 @@ def _chart(report: EvaluationReport, trade_off: TradeOff) -> ScatterChart | None
             )
             for c in shown
         ),
+        gaps=scatter_gaps(report, L0, metric, drawn=pairs, series=lambda c: series_of(c, with_site=several)),
         group=_GROUP,
     )
 

@@ -4,11 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from autointerp.records import CheckpointSummary, Estimate, EvaluationReport
+from autointerp.records import CheckpointSummary, Estimate, EvaluationReport, Measured
 from autointerp.reporting import numbers
 from autointerp.reporting.chart_points import L0, NORMALIZED_MSE, definition_of, metric_axis
 from autointerp.reporting.comparison import headline
-from autointerp.reporting.parts import Axis, ChartCurve, ChartPoint, ScatterChart
+from autointerp.reporting.parts import Axis, ChartCurve, ChartPoint, ScatterChart, ScatterGap
+from autointerp.reporting.summary import headline_outcomes
 from autointerp.reporting.trade_offs import TRADE_OFFS, TradeOff
 
 __all__ = ["width_charts"]
@@ -59,8 +60,26 @@ def _chart(
             for (family, member), estimate in zip(shown, estimates, strict=True)
         ),
         curves=curves,
+        gaps=_gaps(report, definition.name, families),
         group=_GROUP,
     )
+
+
+def _gaps(report: EvaluationReport, metric: str, families: Sequence[_Family]) -> tuple[ScatterGap, ...]:
+    """Checkpoints of a drawn architecture of which a number is not there: they may belong to a line."""
+    outcomes = headline_outcomes(report)
+    drawn = {family.key[:2] for family in families}
+    gaps = []
+    for c in report.checkpoints:
+        architecture = c.architecture.partition("(")[0]
+        if c.role != "checkpoint" or (c.site, architecture) not in drawn:
+            continue
+        found = [outcomes.get((c.name, name)) for name in (metric, L0)]
+        missing = [outcome for outcome in found if not isinstance(outcome, Measured)]
+        if missing:
+            series = f"{architecture} · {numbers.count(c.latent_count)} latents"
+            gaps.append(ScatterGap(c.name, series, None, missing[0]))
+    return tuple(gaps)
 
 
 def _families(

@@ -165,7 +165,8 @@ def test_a_verdict_that_the_page_does_not_show_yet_is_drawn(suite, tmp_path, mon
     # Another report.json in the same folder has not been judged.
     other = out_folder / "other.json"
     other.write_text((out_folder / "report.json").read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    code, _, _ = run("report", other, "--out", tmp_path / "other.html", monkeypatch=monkeypatch, capsys=capsys)
+    command = ("report", other, "--out", tmp_path / "other.html")
+    code, _, _ = run(*command, monkeypatch=monkeypatch, capsys=capsys)
     assert code == 0
     shown = (tmp_path / "other.html").read_text(encoding="utf-8")
     assert "Gate: pass" not in shown and "another report.json" in shown

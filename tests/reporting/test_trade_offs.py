@@ -3,13 +3,17 @@
 import dataclasses
 import math
 
+import polars as pl
 import pytest
 from chart_examples import layer_of, with_headlines, with_widths
+from report_examples import density_observations
 
 from autointerp.estimates.scaling_fits import scaling_facts
-from autointerp.records import Skipped
-from autointerp.reporting.chart_tables import chart_table
+from autointerp.records import Failed, MetricResult, Skipped
+from autointerp.reporting.chart_data import charts_of, density_histogram
+from autointerp.reporting.chart_tables import alternative, chart_table, gap_words
 from autointerp.reporting.charts import chart_svg, vega_lite_specs
+from autointerp.reporting.html_file import report_html
 from autointerp.reporting.trade_offs import TRADE_OFFS, trade_off_charts
 from autointerp.reporting.width_charts import width_charts
 
@@ -35,6 +39,62 @@ def test_only_checkpoints_of_which_both_numbers_are_there_are_drawn(realistic):
     first, second = trade_off_charts(dataclasses.replace(realistic, results=results))
     assert lost not in {point.label for point in first.points}
     assert lost in {point.label for point in second.points}
+    assert second.gaps == () and gap_words(second) == ""
+    assert gap_words(first) == f"Not drawn, wholly or in places: {lost}; the table says why."
+    assert gap_words(first) in alternative(first)
+    table = chart_table(first)
+    row = next(row for row in table.rows if row.cells[0].text == lost)
+    assert len(row.cells) == len(table.columns)
+    assert row.cells[2].text.startswith("16")
+    assert row.cells[3].detail == "not asked for" and row.cells[3].badges[0].text == "skipped"
+    long = dataclasses.replace(first.gaps[0], label="x" * 300)
+    assert len(gap_words(dataclasses.replace(first, gaps=(long,)))) < 120
+    assert gap_words(first) in report_html(dataclasses.replace(realistic, results=results))
+
+
+def test_a_line_chart_says_why_a_checkpoint_has_no_line_and_a_place_no_number(realistic):
+    whole, part = realistic.checkpoints[0].name, realistic.checkpoints[1].name
+    metric = "reconstruction.normalized_mse"
+    results = [r for r in realistic.results if not (r.checkpoint == whole and r.metric == metric)]
+    results = [
+        dataclasses.replace(r, outcome=Failed("odd"))
+        if (r.checkpoint, r.metric, r.slice) == (part, metric, {"position": "1-3"})
+        else r
+        for r in results
+    ]
+    results.append(MetricResult(whole, metric, {}, Failed("out of memory")))
+    charts = charts_of(dataclasses.replace(realistic, results=results), None)
+    (chart,) = [chart for chart in charts if chart.name == "positions"]
+    rows = {row.cells[0].text: row.cells[1:] for row in chart_table(chart).rows}
+    assert [cell.detail for cell in rows[whole]] == ["out of memory"] * 4
+    assert [bool(cell.badges) for cell in rows[part]] == [False, True, False, False]
+    assert gap_words(chart).startswith(f"Not drawn, wholly or in places: {whole}, {part};")
+    vega_lite_specs(chart)
+
+
+def test_a_histogram_that_is_not_there_has_its_reason_in_the_table(realistic):
+    lost = realistic.checkpoints[2].name
+    seen = density_observations(realistic).filter(pl.col("checkpoint") != lost)
+    dead = (lost, "reconstruction.dead_fraction")
+    results = [r for r in realistic.results if (r.checkpoint, r.metric) != dead]
+    results.append(MetricResult(*dead, {}, Failed("not finite")))
+    chart = density_histogram(dataclasses.replace(realistic, results=results), seen)
+    row = chart_table(chart).rows[-1]
+    assert row.cells[0].text == lost and row.cells[1].detail == "not finite"
+    assert len(row.cells) == len(chart_table(chart).columns)
+
+
+def test_a_width_whose_number_failed_is_named(realistic):
+    report = with_widths(realistic)
+    results = [
+        dataclasses.replace(r, outcome=Failed("odd"))
+        if (r.checkpoint, r.metric) == ("512-8", "reconstruction.normalized_mse")
+        else r
+        for r in report.results
+    ]
+    (chart,) = width_charts(dataclasses.replace(report, results=results))
+    assert [(gap.label, gap.y) for gap in chart.gaps] == [("512-8", Failed("odd"))]
+    assert "512-8" in gap_words(chart)
 
 
 def test_one_checkpoint_and_a_null_make_no_chart(realistic):
