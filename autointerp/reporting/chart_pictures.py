@@ -9,10 +9,26 @@ from autointerp.atomic_files import write_atomically
 from autointerp.errors import RunStoreError
 from autointerp.reporting.charts import chart_png, chart_svg, vega_lite_specs
 from autointerp.reporting.parts import Chart
+from autointerp.reporting.token_text import harmless
 
-__all__ = ["Picture", "PictureForm", "chart_pictures", "picture_name", "picture_title", "write_pictures"]
+__all__ = [
+    "PICTURE_NAMES",
+    "Picture",
+    "PictureForm",
+    "chart_pictures",
+    "picture_name",
+    "picture_title",
+    "write_pictures",
+]
 
 PictureForm = Literal["svg", "png"]
+
+
+PICTURE_NAMES = re.compile(
+    r"(sparsity|width|quantiles|layers)-[a-z-]+|positions(-loss)?|(density|scaling)-\d+(-chart)?"
+    r"|probe-heatmap|explanation-cost|refinement-gain|spectrum"
+)
+"""What pictures of this package are called, without the ending."""
 
 
 class Picture(NamedTuple):
@@ -31,8 +47,15 @@ def chart_pictures(charts: Iterable[Chart], form: PictureForm) -> Iterator[Pictu
             yield Picture(f"{picture_name(chart, place)}.{form}", content)
 
 
-def write_pictures(charts: Iterable[Chart], form: PictureForm, folder: Path) -> None:
+def write_pictures(charts: Iterable[Chart], form: PictureForm, folder: Path, *, clears: bool = False) -> None:
     """A file each picture, wholly or not at all; the folder is made, and what else it holds is left alone.
+
+    Args:
+        charts: what to draw.
+        form: of the files.
+        folder: where to.
+        clears: delete pictures of this form, told by their names, that these charts do not have: an earlier
+            report's.
 
     Raises:
         RunStoreError: there is no chart.
@@ -44,6 +67,11 @@ def write_pictures(charts: Iterable[Chart], form: PictureForm, folder: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
         write_atomically(folder / picture.name, picture.content)
+    if clears:
+        made = {picture.name for picture in pictures}
+        for file in folder.glob(f"*.{form}"):
+            if file.name not in made and PICTURE_NAMES.fullmatch(file.stem):
+                file.unlink(missing_ok=True)
 
 
 def picture_name(chart: Chart, place: int) -> str:
@@ -54,4 +82,5 @@ def picture_name(chart: Chart, place: int) -> str:
 
 def picture_title(chart: Chart, place: int) -> str:
     """What stands above a picture that has left its page."""
-    return f"{chart.title}: {chart.panels[place].label}" if chart.kind == "histogram" else chart.title
+    words = f"{chart.title}: {chart.panels[place].label}" if chart.kind == "histogram" else chart.title
+    return harmless(words)

@@ -24,6 +24,7 @@ from autointerp.reporting.parts import (
     LineChart,
     ScatterChart,
 )
+from autointerp.reporting.token_text import harmless
 
 __all__ = ["LIGHT_COLORS", "chart_png", "chart_svg", "log_ticks", "vega_lite_specs"]
 
@@ -98,11 +99,23 @@ def _with_light_colors(spec: dict[str, Any]) -> dict[str, Any]:
 def _finish(chart: alt.LayerChart, source: Chart, *, height: int = _HEIGHT) -> dict[str, Any]:
     """The common dress, and the text alternative."""
     spec = chart.properties(width="container", height=height, background="transparent").to_dict()
-    spec["description"] = alternative(source)
+    spec = _harmless(spec)
+    spec["description"] = harmless(alternative(source))
     entry = _legend_entry(source)
     spec["config"] = _config(legend_columns=max(1, _PICTURE_WIDTH // entry))
     spec["usermeta"] = {"legendEntry": entry}  # pixels: the page has as many columns as its width allows
     return spec
+
+
+def _harmless(part: Any) -> Any:
+    """Names come from outside: what would turn the words around it is shown instead."""
+    if isinstance(part, str):
+        return harmless(part)
+    if isinstance(part, list):
+        return [_harmless(each) for each in part]
+    if isinstance(part, dict):
+        return {key: _harmless(value) for key, value in part.items()}
+    return part
 
 
 def _legend_entry(chart: Chart) -> int:
@@ -139,6 +152,7 @@ def _config(*, legend_columns: int) -> dict[str, Any]:
         "columns": legend_columns,
         "labelLimit": _LONGEST_ENTRY,
         "symbolSize": 90,
+        "symbolLimit": 0,  # by itself Vega leaves out all after the thirtieth
         "title": None,
     }
     return {

@@ -18,6 +18,8 @@ HEAT_COUNT = 6
 """Colours that the page has, `--heat-1` the weakest."""
 _ROW = 17
 _ROOM = 40
+_MOST_WITH_VALUES = 16
+"""Columns: with more, values would lie on one another."""
 _STRONG_FROM = 4
 """From this colour on, text on it is the page's colour."""
 
@@ -67,6 +69,8 @@ def _colored(chart: HeatmapChart, values: list[dict[str, Any]], x: alt.X, y: alt
             alt.Tooltip("interval:N", title=chart.color.title),
         ],
     )
+    if len(chart.columns) > _MOST_WITH_VALUES:
+        return [places]
     words = base.mark_text(fontSize=10).encode(
         text="text:N", color=alt.Color("ink:N", scale=None), tooltip=alt.value(None)
     )

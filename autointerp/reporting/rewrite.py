@@ -80,7 +80,7 @@ def rewrite_report(
                 source=source,
             )
         elif form in ("svg", "png"):
-            write_pictures(build_document(report, observations).charts, form, target)
+            write_pictures(build_document(report, observations).charts, form, target, clears=out is None)
         elif form == "parquet":
             write_parquet_tables(report, texts, target)
         else:

@@ -6,16 +6,18 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 from browser_visits import Visit, running_browser
-from chart_examples import with_headlines, with_probes, with_quantiles
+from chart_examples import with_cost, with_headlines, with_probes, with_quantiles, with_widths
 from report_examples import HOSTILE, density_observations
 from typer.testing import CliRunner
 
 from autointerp.cli import app
 from autointerp.errors import RunStoreError
+from autointerp.estimates.scaling_fits import scaling_facts
 from autointerp.reporting.chart_data import charts_of
-from autointerp.reporting.chart_pictures import chart_pictures, picture_name, picture_title
+from autointerp.reporting.chart_pictures import PICTURE_NAMES, chart_pictures, picture_name, picture_title
 from autointerp.reporting.html_file import report_html
 from autointerp.reporting.json_file import report_json
+from autointerp.reporting.report_document import build_document
 from autointerp.reporting.rewrite import rewrite_report
 
 
@@ -53,6 +55,56 @@ def test_png_goes_where_it_is_told_and_leaves_what_is_there(realistic, tmp_path)
     assert rewrite_report(run / "report.json", form="png", out=out) == out
     assert (out / "mine.txt").read_text() == "mine"
     assert (out / "sparsity-loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_of_an_earlier_report_go_and_those_of_others_stay(realistic, tmp_path):
+    run = run_of(realistic, tmp_path / "run")
+    rewrite_report(run, form="svg")
+    rewrite_report(run, form="png")
+    (run / "charts" / "mine.svg").write_text("mine")
+    fewer = [r for r in realistic.results if not r.slice and r.metric != "downstream.delta_ce_nats"]
+    (run / "report.json").write_text(report_json(dataclasses.replace(realistic, results=fewer)))
+    rewrite_report(run, form="svg")
+    names = {file.name for file in (run / "charts").iterdir()}
+    assert not {"sparsity-loss.svg", "positions.svg"} & names
+    assert {"sparsity-reconstruction.svg", "density-8.svg", "mine.svg", "sparsity-loss.png"} <= names
+    named = tmp_path / "named"
+    named.mkdir()
+    (named / "sparsity-loss.svg").write_text("another's")
+    rewrite_report(run, form="svg", out=named)
+    assert (named / "sparsity-loss.svg").read_text() == "another's"
+
+
+def test_every_picture_has_a_name_by_which_it_is_known(realistic):
+    wide = with_widths(realistic)
+    several = [
+        dataclasses.replace(c, site=f"blocks.{place % 2}") for place, c in enumerate(realistic.checkpoints)
+    ]
+    reports = (
+        with_cost(with_quantiles(with_probes(with_headlines(realistic)))),
+        dataclasses.replace(wide, studies={"scaling": scaling_facts(wide.results, wide.checkpoints)}),
+        dataclasses.replace(realistic, checkpoints=several),
+    )
+    charts = [chart for r in reports for chart in build_document(r, density_observations(r)).charts]
+    names = {picture_name(chart, 0) for chart in charts}
+    assert {"explanation-cost", "probe-heatmap", "scaling-0-chart", "layers-normalized-mse"} <= names
+    assert [name for name in names if not PICTURE_NAMES.fullmatch(name)] == []
+
+
+def test_what_turns_the_words_around_it_is_shown_in_pictures_and_on_the_page(realistic):
+    turned = {c.name: f"\u202e{c.name}\u2066" for c in realistic.checkpoints}
+    report = dataclasses.replace(
+        realistic,
+        checkpoints=[dataclasses.replace(c, name=turned[c.name]) for c in realistic.checkpoints],
+        results=[dataclasses.replace(r, checkpoint=turned[r.checkpoint]) for r in realistic.results],
+        comparisons=[],
+    )
+    observations = density_observations(report)
+    for picture in chart_pictures(charts_of(report, observations), "svg"):
+        assert not set("\u202e\u2066") & set(picture.content.decode())
+    page = report_html(report, observations)
+    assert not set("\u202e\u2066") & set(page)
+    assert "\\u202e" not in page and "\ufffdrelu-8k" in page
 
 
 def test_what_cannot_be_written_is_one_clear_line(realistic, tmp_path):

@@ -58,6 +58,17 @@ def test_nulls_are_grey_crosses_and_take_no_color_from_others(charts):
     assert color["range"][:place] == [f"var(--series-{i + 1})" for i in range(place)]
 
 
+def test_no_entry_of_a_legend_is_left_out_however_many(charts):
+    (spec,) = vega_lite_specs(charts["sparsity-reconstruction"])
+    many = {
+        **spec,
+        "data": {"values": [{"a": i, "b": f"entry-{i}-"} for i in range(40)]},
+        "layer": [{"mark": "point", "encoding": {"x": {"field": "a"}, "color": {"field": "b"}}}],
+    }
+    text = chart_svg(many)
+    assert all(f"entry-{i}-" in text for i in range(40))
+
+
 def test_long_names_get_a_legend_of_fewer_columns(charts):
     chart = charts["sparsity-reconstruction"]
     (spec,) = vega_lite_specs(chart)

@@ -123,3 +123,16 @@ def test_colours_grow_steadily_in_one_direction_and_values_on_them_can_be_read(t
     assert all(_contrast(one, other) >= 1.2 for one, other in itertools.pairwise(scale))
     for place, color in enumerate(scale, start=1):
         assert _contrast(color, colors["--paper" if place >= 4 else "--ink"]) >= 4.5
+
+
+def test_of_many_checkpoints_values_are_left_to_the_table(realistic):
+    many = [
+        dataclasses.replace(realistic.checkpoints[0], name=f"sae-{place}", role="checkpoint")
+        for place in range(17)
+    ]
+    chart = probe_heatmap(with_probes(dataclasses.replace(realistic, checkpoints=many)))
+    (spec,) = vega_lite_specs(chart)
+    assert layer_of(spec, "names-values") == (None, [])
+    assert len(chart_table(chart).columns) == 18
+    few = probe_heatmap(with_probes(dataclasses.replace(realistic, checkpoints=many[:16])))
+    assert layer_of(vega_lite_specs(few)[0], "names-values")[0] is not None
