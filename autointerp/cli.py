@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from autointerp.cli_options import (
     BaselineOption,
@@ -198,6 +197,8 @@ def show(
     if as_json:
         say(latent_json(found))
         return
+    from rich.console import Console
+
     console = Console(width=width)
     has_colors = console.color_system is not None and not console.no_color
     print_table(console, rendered(found, width=console.width, is_marked=not has_colors))
@@ -278,6 +279,8 @@ def compare(
             matched = matching_json(match_runs(run, reference, found.pairs, progress=bars))
         lines = matching_lines(matched)
     if form == "table":
+        from rich.console import Console
+
         print_table(Console(), plain_table(differences_table(found)))
         for line in lines:
             say(printable(line))

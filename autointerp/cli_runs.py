@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 
 from autointerp.console import complain, print_table, printable, progress, say
 from autointerp.errors import AutointerpError
@@ -116,6 +115,8 @@ def run_suite(
         AutointerpError: something cannot be used.
         typer.Exit: 4 where a metric failed; else the gate's code where there is a gate that must pass.
     """
+    from rich.console import Console
+
     from autointerp.config import load_suite
 
     find_own_modules()

@@ -1,24 +1,12 @@
-"""Drawing on the terminal for the command line: bars, tables, lines, none of which can send an escape."""
+"""Drawing on the terminal for the command line: bars, tables, lines, none of which can send an escape.
+
+rich is imported when something is drawn with it: a gate that prints lines starts sooner without.
+"""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-
-from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.segment import Segment, Segments
-from rich.table import Table
-from rich.text import Text
+from typing import Any
 
 from autointerp.errors import AutointerpError
 
@@ -39,7 +27,7 @@ def note(text: str) -> None:
 class _Bars:
     """Draws a progress bar with rate and time left for every step."""
 
-    def __init__(self, bars: Progress) -> None:
+    def __init__(self, bars: Any) -> None:
         self._bars = bars
 
     @contextmanager
@@ -53,7 +41,7 @@ class _Bars:
 class _Step:
     """One bar: called, it moves on; `note` says something beside its name."""
 
-    def __init__(self, bars: Progress, task: TaskID, name: str) -> None:
+    def __init__(self, bars: Any, task: Any, name: str) -> None:
         self._bars, self._task, self._name = bars, task, name
 
     def __call__(self, amount: float) -> None:
@@ -64,33 +52,39 @@ class _Step:
         self._bars.update(self._task, description=printable(f"{self._name}: {text}"))
 
 
-class _Rate(ProgressColumn):
-    """Units a second."""
-
-    def render(self, task: Task) -> Text:
-        """Blank until there is a rate."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="dim")
-
-
 @contextmanager
 def progress() -> Iterator[_Bars]:
     """Bars on standard error while the block runs; nothing where that is no terminal."""
+    from rich import progress as rich_progress
+    from rich.text import Text
+
+    class Rate(rich_progress.ProgressColumn):
+        """Units a second; blank until there is a rate."""
+
+        def render(self, task: rich_progress.Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="dim")
+
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
-        TaskProgressColumn(),
-        _Rate(),
+        rich_progress.TextColumn("{task.description}", markup=False),
+        rich_progress.BarColumn(bar_width=30),
+        rich_progress.TaskProgressColumn(),
+        Rate(),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TimeRemainingColumn(),
     )
     console = _errors()
-    times = (TimeElapsedColumn(), TimeRemainingColumn())
     # A log file wants no bars; the run's events are in run.jsonl.
-    with Progress(*columns, *times, console=console, disable=not console.is_terminal) as bars:
+    with rich_progress.Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         yield _Bars(bars)
 
 
 def print_pairs(pairs: Mapping[str, object]) -> None:
     """Names and values, a line each."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(show_header=False, box=None)
     for key, value in pairs.items():
         table.add_row(Text(printable(key), style="bold"), Text(printable(_words(value)), overflow="fold"))
@@ -99,6 +93,10 @@ def print_pairs(pairs: Mapping[str, object]) -> None:
 
 def print_rows(rows: Sequence[Sequence[str]]) -> None:
     """A table without a header."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(show_header=False, box=None)
     for row in rows:
         table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
@@ -119,8 +117,10 @@ def _is_shape(value: list[object] | tuple[object, ...]) -> bool:
     return bool(value) and all(isinstance(part, int) for part in value)
 
 
-def print_table(console: Console, table: RenderableType) -> None:
-    """Names of checkpoints come from outside; styles stay apart from texts until drawn."""
+def print_table(console: Any, table: Any) -> None:
+    """Print what rich can render. Names in it come from outside; styles stay apart from texts until drawn."""
+    from rich.segment import Segment, Segments
+
     segments = console.render(table)
     console.print(Segments(Segment(printable(text), style) for text, style, _ in segments), end="")
 
@@ -135,5 +135,7 @@ def say(text: str) -> None:
     sys.stdout.write(printable(text) + "\n")
 
 
-def _errors() -> Console:
+def _errors() -> Any:
+    from rich.console import Console
+
     return Console(stderr=True)
