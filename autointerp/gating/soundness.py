@@ -59,58 +59,61 @@ def _out_of_range(
 
 
 def _of_list(name: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    seen = set()
+    names, seen = _KEYS[name], set()
     for place, row in enumerate(rows):
-        where = f"{name}[{place}]"
-        if any(not isinstance(row.get(key), dict if key == "slice" else str) for key in _KEYS[name]):
-            yield f"{where} lacks one of {', '.join(_KEYS[name])}"
-            return
-        key = tuple(slice_key(row[key]) if key == "slice" else row[key] for key in _KEYS[name])
-        if key in seen:
-            yield f"{where} is listed twice: {', '.join(key)}"
-        seen.add(key)
-        yield from (f"{where}: {problem}" for problem in _of_row(name, row))
+        key = []
+        for each in names:
+            part = row.get(each)
+            if not isinstance(part, dict if each == "slice" else str):
+                yield f"{name}[{place}] lacks one of {', '.join(names)}"
+                return
+            key.append(slice_key(part) if each == "slice" else part)
+        if tuple(key) in seen:
+            yield f"{name}[{place}] is listed twice: {', '.join(key)}"
+        seen.add(tuple(key))
+        problem = _of_row(name, row)
+        if problem:
+            yield f"{name}[{place}]: {problem}"
 
 
-def _of_row(name: str, row: Mapping[str, Any]) -> Iterator[str]:
+def _of_row(name: str, row: Mapping[str, Any]) -> str:
+    """What is wrong with it; empty where nothing is."""
     if name == "checkpoints":
-        if row.get("role") not in ("checkpoint", "null") or not isinstance(row.get("site"), str):
-            yield "has no known role, or no site"
-    elif name == "metrics":
+        has_place = row.get("role") in ("checkpoint", "null") and isinstance(row.get("site"), str)
+        return "" if has_place else "has no known role, or no site"
+    if name == "metrics":
         ends = [row[key] for key in ("lowest", "highest") if row.get(key) is not None]
-        if not all(_is_finite(end) for end in ends):
-            yield "a bound is no finite number"
-    elif row.get("status", "measured") not in _STATUSES or (name != "coverage" and "status" not in row):
-        yield f"has no known status: {row.get('status')!r}"
-    elif name == "coverage":
-        yield from (
-            f"{key} is no share"
-            for key, value in row.items()
-            if key.endswith("_fraction") and value is not None and not _is_share(value)
-        )
-    else:
-        yield from _of_outcome(name, row)
+        return "" if all(map(_is_finite, ends)) else "a bound is no finite number"
+    if row.get("status", "measured") not in _STATUSES or (name != "coverage" and "status" not in row):
+        return f"has no known status: {row.get('status')!r}"
+    if name == "coverage":
+        shares = [key for key, value in row.items() if key.endswith("_fraction") and value is not None]
+        return next((f"{key} is no share" for key in shares if not _is_share(row[key])), "")
+    return _of_outcome(name, row)
 
 
-def _of_outcome(name: str, row: Mapping[str, Any]) -> Iterator[str]:
+def _of_outcome(name: str, row: Mapping[str, Any]) -> str:
     if name == "results":
         if row.get("better") not in ("lower", "higher", "neither"):
-            yield "has no known better direction"
+            return "has no known better direction"
         if not isinstance(row.get("unit"), str) or not isinstance(row.get("functional"), str):
-            yield "lacks its unit or functional"
-    if row["status"] != "measured":
-        return
-    numbers = ("value", "ci_low", "ci_high", "ci_level")
-    odd = [key for key in numbers if not _is_finite(row.get(key))]
-    if odd:
-        yield f"{odd[0]} is no finite number"
-    elif any(abs(row[key]) > _LARGEST for key in numbers):
-        yield f"a number is beyond {_LARGEST:g}"
-    elif not row["ci_low"] <= row["ci_high"] or not _is_level(row["ci_level"]):
-        yield f"is no interval: {row['ci_low']:g} to {row['ci_high']:g} at level {row['ci_level']:g}"
+            return "lacks its unit or functional"
+    return _of_numbers(row) if row["status"] == "measured" else ""
+
+
+def _of_numbers(row: Mapping[str, Any]) -> str:
+    for key in ("value", "ci_low", "ci_high", "ci_level"):
+        number = row.get(key)
+        if type(number) is not float and not _is_finite(number):
+            return f"{key} is no finite number"
+        if not -_LARGEST <= number <= _LARGEST:  # of an infinity and of NaN, too
+            return f"{key} is no finite number" if not _is_finite(number) else f"{key} is beyond {_LARGEST:g}"
+    low, high, level = row["ci_low"], row["ci_high"], row["ci_level"]
+    if not low <= high or not _is_level(level):
+        return f"is no interval: {low:g} to {high:g} at level {level:g}"
     n = row.get("n")
-    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= _MOST_UNITS:
-        yield "n is no count"
+    is_count = isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= _MOST_UNITS
+    return "" if is_count else "n is no count"
 
 
 def _is_level(value: float) -> bool:
