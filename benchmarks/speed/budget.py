@@ -32,7 +32,7 @@ SHARES = (
         frozenset({"calibration", "activation pass", "observations"}),
     ),
     Share("probes", 60.0, frozenset({"probes"})),
-    Share("Neuron-to-Graph", 60.0, frozenset({"neuron-to-graph"})),
+    Share("Neuron-to-Graph", 60.0, frozenset({"neuron to graph"})),
     Share("explanations", 30.0, frozenset({"explanations"})),
     Share("ablation", 20.0, frozenset({"ablation"})),
     Share("nulls", 40.0, frozenset({"nulls"})),
