@@ -1,11 +1,15 @@
 """The sampled latents of a run -> `latents/matches.parquet`: the nearest in every other dictionary."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
 
+from autointerp.checkpoints.sparse_autoencoder import SparseAutoencoder
 from autointerp.evaluation.co_firing import co_firing, read_firings
 from autointerp.evaluation.inputs import Measurable
 from autointerp.metrics.latent_matching import followers_of, nearest_in
@@ -14,6 +18,26 @@ from autointerp.sampling.latents.decoder_neighbours import decoder_directions
 from autointerp.sampling.latents.tables import LEAST_MATCH_COSINE, MATCHES
 
 __all__ = ["nearest_across", "with_co_firing", "write_matches"]
+
+
+class DecoderDirections:
+    """`latent_matching.Directions` of a dictionary, read from where it lies, block by block."""
+
+    def __init__(self, sae: SparseAutoencoder) -> None:
+        self._sae = sae
+
+    def __len__(self) -> int:
+        """How many latents it has."""
+        return self._sae.latent_count
+
+    def __getitem__(self, latents: Int64[Tensor, " chosen"]) -> Float[Tensor, "chosen width"]:
+        """Those of some latents."""
+        return decoder_directions(self._sae, latents.tolist())
+
+    def split(self, size: int) -> Iterator[Float[Tensor, "block width"]]:
+        """All of them in order, so many at a time."""
+        for start in range(0, len(self), size):
+            yield decoder_directions(self._sae, range(start, min(start + size, len(self))))
 
 
 def write_matches(store: RunStore, entries: Sequence[Measurable]) -> None:
@@ -34,14 +58,13 @@ def nearest_across(entries: Sequence[Measurable], latents: Mapping[str, Sequence
         chosen = list(latents[entry.summary.name])
         if not chosen:
             continue
-        own = decoder_directions(entry.checkpoint.sae, range(entry.summary.latent_count))
+        own = DecoderDirections(entry.checkpoint.sae)
+        rows = own[torch.tensor(chosen)]
         for other in entries:
             if other is entry or other.summary.site != entry.summary.site:
                 continue
-            theirs = decoder_directions(other.checkpoint.sae, range(other.summary.latent_count)).to(
-                own.device
-            )
-            found = nearest_in(own[chosen], theirs)
+            theirs = DecoderDirections(other.checkpoint.sae)
+            found = nearest_in(rows, theirs)
             followers = followers_of(np.array(chosen), own, theirs, least=LEAST_MATCH_COSINE)
             names = (entry.summary.name, other.summary.name)
             columns = (names[0], chosen, names[1], found.index, found.cosine, followers, None)

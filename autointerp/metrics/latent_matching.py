@@ -13,16 +13,35 @@ Random directions of width d have cosines of about sqrt(2 ln n / d) with the nea
 in 192 dimensions); the limit of .7 is far above it. Sign counts: antipodal directions do not match.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-__all__ = ["LatentMatching", "Nearest", "followers_of", "match_latents", "nearest_in"]
+__all__ = ["Directions", "LatentMatching", "Nearest", "followers_of", "match_latents", "nearest_in"]
 
 _BLOCK_BYTES = 64 * 2**20
+
+
+@runtime_checkable
+class Directions(Protocol):
+    """Directions that are fetched as they are needed: of a dictionary that is larger than memory."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitem__(self, latents: Int64[Tensor, " chosen"]) -> Float[Tensor, "chosen width"]:
+        """Those of some latents."""
+        ...
+
+    def split(self, size: int) -> Iterable[Float[Tensor, "block width"]]:
+        """All of them in order, so many at a time."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,32 +73,38 @@ class LatentMatching:
 
 
 @torch.no_grad()
-def nearest_in(one: Float[Tensor, "latent width"], other: Float[Tensor, "candidate width"]) -> Nearest:
-    """The direction of `other` with the largest cosine to each of `one`, the smaller index of equals.
+def nearest_in(
+    one: Float[Tensor, "latent width"], other: Float[Tensor, "candidate width"] | Directions
+) -> Nearest:
+    """The direction of `other` with the largest cosine to each of `one`, of equals the first to rounding.
 
     Directions of zero length are nobody's nearest while there are others, and their own cosine is 0.
-    Cost: one matrix product, in blocks of 64 MiB; memory does not grow with the number of latents.
+    Cost: one matrix product, in blocks of 64 MiB; memory does not grow with the number of latents of `other`.
 
     Raises:
         ValueError: there is nothing to be near to.
     """
     if not len(other):
         raise ValueError("there are no directions to be near to")
-    unit = torch.nn.functional.normalize(other.float(), dim=1)
-    is_zero = ~unit.any(dim=1)
-    # A product of 0 with them would else be the largest where all others are below 0.
-    handicap = torch.where(is_zero & ~is_zero.all(), -torch.inf, 0.0)
-    rows = max(1, _BLOCK_BYTES // (4 * len(other)))
-    index, cosine = [], []
-    for start in range(0, len(one), rows):
-        products = torch.nn.functional.normalize(one[start : start + rows].float(), dim=1) @ unit.T
-        products += handicap
-        best = products.max(dim=1)
-        cosine.append(best.values.cpu().numpy().astype(np.float64))
-        index.append(best.indices.cpu().numpy().astype(np.int64))
-    if not index:
-        return Nearest(np.empty(0, np.int64), np.empty(0, np.float64))
-    return Nearest(np.concatenate(index), np.concatenate(cosine))
+    wanted = torch.nn.functional.normalize(one.float(), dim=1)
+    cosine = torch.full((len(one),), -torch.inf, device=one.device)
+    index = torch.zeros(len(one), dtype=torch.int64, device=one.device)
+    size = max(1, _BLOCK_BYTES // (4 * max(one.shape[1], 1)))
+    first = 0
+    for block in other.split(size):
+        unit = torch.nn.functional.normalize(block.to(one.device, torch.float32), dim=1)
+        # A product of 0 with them would else be the largest where all others are below 0.
+        handicap = torch.where(unit.any(dim=1), 0.0, -torch.inf)
+        rows = max(1, _BLOCK_BYTES // (4 * len(block)))
+        for start in range(0, len(one), rows):
+            part = slice(start, start + rows)
+            best = (wanted[part] @ unit.T + handicap).max(dim=1)
+            is_nearer = best.values > cosine[part]
+            cosine[part] = torch.where(is_nearer, best.values, cosine[part])
+            index[part] = torch.where(is_nearer, best.indices + first, index[part])
+        first += len(block)
+    cosine = torch.where(cosine == -torch.inf, 0.0, cosine)  # all of them have zero length
+    return Nearest(index.cpu().numpy(), cosine.cpu().numpy().astype(np.float64))
 
 
 def match_latents(
@@ -116,8 +141,8 @@ def match_latents(
 @torch.no_grad()
 def followers_of(
     latents: Int64[np.ndarray, " chosen"],
-    own: Float[Tensor, "latent width"],
-    other: Float[Tensor, "candidate width"],
+    own: Float[Tensor, "latent width"] | Directions,
+    other: Float[Tensor, "candidate width"] | Directions,
     *,
     least: float = 0.7,
 ) -> list[list[int]]:
@@ -128,9 +153,9 @@ def followers_of(
     into question with all of this one: far fewer than all with all, where few are chosen.
     """
     unit = torch.nn.functional.normalize(own[torch.from_numpy(latents)].float(), dim=1)
-    rows = max(1, _BLOCK_BYTES // (4 * max(len(unit), 1)))
+    rows = max(1, _BLOCK_BYTES // (4 * max(*unit.shape, 1)))
     near = [
-        ((torch.nn.functional.normalize(part.float(), dim=1) @ unit.T) >= least).any(dim=1).cpu()
+        ((torch.nn.functional.normalize(part.to(unit), dim=1) @ unit.T) >= least).any(dim=1).cpu()
         for part in other.split(rows)
     ]
     candidates = np.flatnonzero(torch.cat([torch.zeros(0, dtype=torch.bool), *near]).numpy())

@@ -98,3 +98,23 @@ def test_followers_of_some_are_what_matching_all_with_all_finds(monkeypatch, blo
     assert mutual == [pair for pair in whole.pairs.tolist() if pair[0] % 2 == 0]
     assert len(mutual) > 3
     assert followers_of(chosen[:0], one, other) == []
+
+
+@pytest.mark.parametrize("block_bytes", [1, 700, 10_000])
+def test_blocks_do_not_matter(monkeypatch, block_bytes):
+    generator = torch.Generator().manual_seed(4)
+    one, other = torch.randn(37, 8, generator=generator), torch.randn(53, 8, generator=generator)
+    other[:20] = one[:20] + 0.1 * other[:20]
+    other[30], one[3] = 0.0, 0.0
+    chosen = np.arange(0, 37, 3)
+    whole = nearest_in(one, other), followers_of(chosen, one, other, least=0.7)
+    unit = torch.nn.functional.normalize(other, dim=1)
+    cosine = torch.nn.functional.normalize(one, dim=1) @ unit.T
+    cosine[:, 30] = -torch.inf
+    assert whole[0].index.tolist() == cosine.argmax(dim=1).tolist()
+    monkeypatch.setattr(latent_matching, "_BLOCK_BYTES", block_bytes)
+    blocks = nearest_in(one, other), followers_of(chosen, one, other, least=0.7)
+    assert blocks[0].index.tolist() == whole[0].index.tolist()
+    np.testing.assert_allclose(blocks[0].cosine, whole[0].cosine, atol=1e-6)
+    assert blocks[1] == whole[1]
+    assert sum(map(len, whole[1])) > 5
