@@ -1,12 +1,13 @@
 """A run directory -> what rules are decided on: results, comparisons, coverage; observations when needed."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json  # in a third of the time of json's
 
 from autointerp.errors import RunStoreError
 from autointerp.gating.paired_difference import observed_rows
@@ -104,7 +105,7 @@ def read_evidence(run: Path) -> RunEvidence:
     file = run / "report.json" if run.is_dir() else run
     try:
         content = file.read_bytes()
-        report = json.loads(content.decode("utf-8"))
+        report = from_json(content)
     except FileNotFoundError:
         raise RunStoreError(
             "there is no report.json", where=run, remedy="run `evaluate` to its end"
