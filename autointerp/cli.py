@@ -1,5 +1,6 @@
 """The command line: one short function a verb. The only module that prints or exits."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -370,6 +371,8 @@ def schema(
 
 def main() -> None:
     """Run the command line; every failure is one line on standard error and its exit code."""
+    if sys.argv[1:2] == ["gate"]:
+        gc.disable()  # it lives for a moment, and keeps all it reads: looking for garbage only walks that
     try:
         app()
     except AutointerpError as error:

@@ -12,7 +12,7 @@ _SPELLING = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 def slice_key(settings: Mapping[str, Any]) -> str:
     """The one spelling of a slice: JSON with sorted keys, `{}` for the headline slice."""
-    return _SPELLING.encode(dict(settings))
+    return _SPELLING.encode(dict(settings)) if settings else "{}"
 
 
 def judges_of(explanations: Mapping[str, Any]) -> dict[str, Any]:

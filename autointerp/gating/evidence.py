@@ -11,8 +11,8 @@ from pydantic_core import from_json  # in a third of the time of json's
 
 from autointerp.errors import RunStoreError
 from autointerp.gating.paired_difference import observed_rows
-from autointerp.gating.soundness import first_problem
-from autointerp.report_keys import judges_of, slice_key
+from autointerp.gating.soundness import UnsoundReportError, keyed_rows
+from autointerp.report_keys import judges_of
 
 __all__ = ["RunEvidence", "read_evidence"]
 
@@ -30,28 +30,33 @@ class RunEvidence:
     """Of report.json, so that a verdict says what it is of; empty for a report in memory."""
 
     @cached_property
-    def results(self) -> dict[tuple[str, str, str], Mapping[str, Any]]:
-        """By checkpoint, metric and slice."""
-        found = self.report["results"]
-        return {(each["checkpoint"], each["metric"], slice_key(each["slice"])): each for each in found}
+    def rows(self) -> dict[str, dict[tuple[str, ...], Mapping[str, Any]]]:
+        """Of each of the report's lists, by what names a row there.
 
-    @cached_property
-    def comparisons(self) -> dict[tuple[str, str, str, str], Mapping[str, Any]]:
+        Raises:
+            UnsoundReportError: it is no whole report, and what is wrong.
+        """
+        return keyed_rows(self.report)
+
+    @property
+    def results(self) -> Mapping[tuple[str, ...], Mapping[str, Any]]:
+        """By checkpoint, metric and slice."""
+        return self.rows["results"]
+
+    @property
+    def comparisons(self) -> Mapping[tuple[str, ...], Mapping[str, Any]]:
         """By checkpoint, reference, metric and slice."""
-        return {
-            (each["checkpoint"], each["reference"], each["metric"], slice_key(each["slice"])): each
-            for each in self.report["comparisons"]
-        }
+        return self.rows["comparisons"]
 
     @cached_property
     def checkpoints(self) -> dict[str, Mapping[str, Any]]:
         """By name."""
-        return {each["name"]: each for each in self.report["checkpoints"]}
+        return {name: each for (name,), each in self.rows["checkpoints"].items()}
 
     @cached_property
     def metrics(self) -> dict[str, Mapping[str, Any]]:
         """By name."""
-        return {each["name"]: each for each in self.report["metrics"]}
+        return {name: each for (name,), each in self.rows["metrics"].items()}
 
     @property
     def judged(self) -> list[str]:
@@ -67,8 +72,7 @@ class RunEvidence:
 
     def coverage(self, checkpoint: str) -> Mapping[str, Any] | None:
         """Of a checkpoint's sampled latents; None where none were sampled."""
-        found = [each for each in self.report.get("coverage", ()) if each["checkpoint"] == checkpoint]
-        return found[0] if found else None
+        return self.rows["coverage"].get((checkpoint,))
 
     @property
     def judges(self) -> dict[str, Any]:
@@ -117,11 +121,13 @@ def read_evidence(run: Path) -> RunEvidence:
     version = report.get("schema_version")
     if version not in _SCHEMA_VERSIONS:
         raise RunStoreError(f"has schema version {version!r}, known are {_SCHEMA_VERSIONS}", where=file)
+    evidence = RunEvidence(file.parent, report, hashlib.sha256(content).hexdigest())
     try:
-        problem = first_problem(report)
-    except RecursionError:
-        problem = "a slice is nested too deep"
-    if problem is not None:
+        _ = evidence.rows
+    except (UnsoundReportError, RecursionError) as error:
+        problem = str(error) if isinstance(error, UnsoundReportError) else "a slice is nested too deep"
         # Refused, and not half judged.
-        raise RunStoreError(f"is no whole report: {problem}", where=file, remedy="run the evaluation again")
-    return RunEvidence(file.parent, report, hashlib.sha256(content).hexdigest())
+        raise RunStoreError(
+            f"is no whole report: {problem}", where=file, remedy="run the evaluation again"
+        ) from None
+    return evidence

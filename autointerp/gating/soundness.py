@@ -1,12 +1,12 @@
-"""A report from disk -> what makes it unusable for a gate: missing parts, odd numbers, rows listed twice."""
+"""A report -> its rows by key; refused where no gate can rely on it: parts missing, odd numbers, doubles."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autointerp.report_keys import slice_key
 
-__all__ = ["first_problem"]
+__all__ = ["UnsoundReportError", "keyed_rows"]
 
 _OBJECTS = ("subject", "corpus", "provenance")
 _LISTS = ("checkpoints", "metrics", "results", "comparisons", "coverage")
@@ -24,28 +24,28 @@ _KEYS = {
 """What may stand in each list only once: of two rows of one name, nobody knows which is meant."""
 
 
-def first_problem(report: Mapping[str, Any]) -> str | None:
-    """One line about the first thing that is no report's; None where a gate can rely on all of it."""
-    return next(_problems(report), None)
+class UnsoundReportError(ValueError):
+    """One line about the first thing that is no report's."""
 
 
-def _problems(report: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f"`{key}` is no object" for key in _OBJECTS if not isinstance(report.get(key), dict))
+def keyed_rows(report: Mapping[str, Any]) -> dict[str, dict[tuple[str, ...], Mapping[str, Any]]]:
+    """The rows of each of the report's lists, by what may stand there only once, slices spelled.
+
+    Raises:
+        UnsoundReportError: it is no whole report.
+    """
+    for key in _OBJECTS:
+        if not isinstance(report.get(key), dict):
+            raise UnsoundReportError(f"`{key}` is no object")
     for key in ("suite", "explanations"):
         if not isinstance(report.get(key) or {}, dict):
-            yield f"`{key}` is no object"
-    for name in _LISTS:
-        rows = report.get(name, [])
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            yield f"`{name}` is no list of objects"
-            return
-        yield from _of_list(name, rows)
-    yield from _out_of_range(report.get("metrics", []), report.get("results", []))
+            raise UnsoundReportError(f"`{key}` is no object")
+    keyed = {name: _of_list(name, report.get(name, [])) for name in _LISTS}
+    _refuse_out_of_range(report.get("metrics", []), report.get("results", []))
+    return keyed
 
 
-def _out_of_range(
-    metrics: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]
-) -> Iterator[str]:
+def _refuse_out_of_range(metrics: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]) -> None:
     """Values that their metric cannot have: a limit would be held against nonsense."""
     ranges = {each["name"]: (each.get("lowest"), each.get("highest")) for each in metrics}
     for place, row in enumerate(results):
@@ -55,25 +55,34 @@ def _out_of_range(
         is_below = lowest is not None and row["value"] < lowest - _ROUNDING
         is_above = highest is not None and row["value"] > highest + _ROUNDING
         if is_below or is_above:
-            yield f"results[{place}]: {row['value']:g} lies outside of the range of {row['metric']}"
+            raise UnsoundReportError(
+                f"results[{place}]: {row['value']:g} lies outside of the range of {row['metric']}"
+            )
 
 
-def _of_list(name: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    names, seen = _KEYS[name], set()
+def _of_list(name: str, rows: object) -> dict[tuple[str, ...], Mapping[str, Any]]:
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UnsoundReportError(f"`{name}` is no list of objects")
+    keyed: dict[tuple[str, ...], Mapping[str, Any]] = {}
     for place, row in enumerate(rows):
-        key = []
-        for each in names:
-            part = row.get(each)
-            if not isinstance(part, dict if each == "slice" else str):
-                yield f"{name}[{place}] lacks one of {', '.join(names)}"
-                return
-            key.append(slice_key(part) if each == "slice" else part)
-        if tuple(key) in seen:
-            yield f"{name}[{place}] is listed twice: {', '.join(key)}"
-        seen.add(tuple(key))
+        key = _key(name, place, row)
+        if key in keyed:
+            raise UnsoundReportError(f"{name}[{place}] is listed twice: {', '.join(key)}")
+        keyed[key] = row
         problem = _of_row(name, row)
         if problem:
-            yield f"{name}[{place}]: {problem}"
+            raise UnsoundReportError(f"{name}[{place}]: {problem}")
+    return keyed
+
+
+def _key(name: str, place: int, row: Mapping[str, Any]) -> tuple[str, ...]:
+    key = []
+    for each in _KEYS[name]:
+        part = row.get(each)
+        if not isinstance(part, dict if each == "slice" else str):
+            raise UnsoundReportError(f"{name}[{place}] lacks one of {', '.join(_KEYS[name])}")
+        key.append(slice_key(part) if each == "slice" else part)
+    return tuple(key)
 
 
 def _of_row(name: str, row: Mapping[str, Any]) -> str:
