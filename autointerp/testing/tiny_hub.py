@@ -28,9 +28,11 @@ from huggingface_hub import close_session, constants
 
 __all__ = ["HubRequest", "TinyHub"]
 
-_INFORMATION = re.compile(r"/api/models/(?P<name>[^/]+/[^/]+)(?:/revision/(?P<revision>[^/]+))?")
-_TREE = re.compile(r"/api/models/(?P<name>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?")
-_FILE = re.compile(r"/(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+_NAMED = r"/api/(?:models/)?(?P<name>(?:datasets/)?[^/]+/[^/]+)"
+_INFORMATION = re.compile(_NAMED + r"(?:/revision/(?P<revision>[^/]+))?")
+_TREE = re.compile(_NAMED + r"/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?")
+_PATHS = re.compile(_NAMED + r"/paths-info/(?P<revision>[^/]+)(?P<path>)")
+_FILE = re.compile(r"/(?P<name>(?:datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class TinyHub:
         """Put files under a branch or tag, in place of what it held; returns the commit.
 
         Args:
-            repository: `owner/name`.
+            repository: `owner/name`; of a data set `datasets/owner/name`.
             files: contents by path in the repository, or a folder of this machine.
             revision: the branch or tag that stands for the new commit from now on.
         """
@@ -182,6 +184,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.handle_one()
 
+    def do_POST(self) -> None:
+        self.handle_one()
+
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
 
@@ -208,6 +213,8 @@ def _answer(handler: _Handler, hub: TinyHub) -> None:
         handler.send(hub.status, further, b"")
     elif found := _FILE.fullmatch(url.path):
         _send_file(handler, hub, *_unquoted(found), further)
+    elif handler.command == "POST" and (found := _PATHS.fullmatch(url.path)):
+        _send_paths(handler, hub, *_unquoted(found)[:2])
     elif found := _TREE.fullmatch(url.path):
         _send_tree(handler, hub, *_unquoted(found), parse_qs(url.query))
     elif found := _INFORMATION.fullmatch(url.path):
@@ -246,7 +253,7 @@ def _commit(handler: _Handler, hub: TinyHub, name: str, revision: str) -> tuple[
 def _send_information(handler: _Handler, hub: TinyHub, name: str, revision: str) -> None:
     if found := _commit(handler, hub, name, revision):
         commit, files = found
-        content = {"id": name, "sha": commit, "siblings": [{"rfilename": path} for path in files]}
+        content = {"id": name.removeprefix("datasets/"), "sha": commit, "siblings": [{"rfilename": path} for path in files]}
         handler.send(200, dict(hub.further_headers), json.dumps(content).encode())
 
 
@@ -266,6 +273,15 @@ def _send_tree(
         recursive = query.get("recursive", ["false"])[0]
         headers["Link"] = f'<{hub.endpoint}{path}?recursive={recursive}&cursor={end}>; rel="next"'
     handler.send(200, headers, json.dumps(entries[start:end]).encode())
+
+
+def _send_paths(handler: _Handler, hub: TinyHub, name: str, revision: str) -> None:
+    """What there is of the paths that a form asks about."""
+    form = parse_qs(handler.rfile.read(int(handler.headers.get("Content-Length", 0))).decode())
+    if found := _commit(handler, hub, name, revision):
+        entries = {entry["path"]: entry for entry in _entries(found[1], "", is_recursive=True)}
+        asked = [entries[path] for path in form.get("paths", []) if path in entries]
+        handler.send(200, dict(hub.further_headers), json.dumps(asked).encode())
 
 
 def _entries(files: Mapping[str, bytes], folder: str, *, is_recursive: bool) -> list[dict[str, Any]]:
