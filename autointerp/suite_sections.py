@@ -73,7 +73,7 @@ class CorpusSection(Section):
     split: str = "train"
     """Of a `datasets` data set."""
     revision: str | None = None
-    """Of a `datasets` data set: pins it."""
+    """Of a `datasets` data set: a commit pins it. Without it the newest is read, and the report names it."""
     context_length: int = Field(default=64, ge=2)
     """Tokens in a context, BOS included. The paper uses 64 everywhere (section 2.1)."""
     prepend_bos: bool = True

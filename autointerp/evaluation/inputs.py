@@ -292,6 +292,9 @@ def identity_of(
     settings = suite.model_dump(mode="json", exclude={"checkpoints", "explanations", "llm"})
     settings["subject"].pop("model")
     settings["corpus"].pop("path")
+    if corpus.revision:
+        # Named or not, the same commit is the same text: so a run whose data set has moved on can be resumed.
+        settings["corpus"]["revision"] = corpus.revision
     return {
         "suite": settings,
         "subject": subject.sha256,

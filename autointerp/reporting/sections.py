@@ -1,6 +1,7 @@
 """EvaluationReport -> the sections after the summary: charts, what is missing, comparisons, results."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from autointerp.records import (
     Comparison,
@@ -216,7 +217,7 @@ def results_section(report: EvaluationReport) -> Section:
                 Cell(result.checkpoint, sort=result.checkpoint),
                 _metric_cell(definitions.get(result.metric), result.metric),
                 Cell(numbers.slice_words(result.slice), sort=numbers.slice_words(result.slice)),
-                measure_cell(result.outcome),
+                _value_cell(result),
                 *_basis_cells(result),
             ),
             is_null=result.checkpoint in nulls,
@@ -229,6 +230,11 @@ def results_section(report: EvaluationReport) -> Section:
         lead="Every metric of every checkpoint, the headline slice and all others.",
         parts=(Table("results", "All results", columns, rows, is_filterable=True),),
     )
+
+
+def _value_cell(result: MetricResult) -> Cell:
+    cell = measure_cell(result.outcome)
+    return replace(cell, hint="") if isinstance(result.outcome, Measured) else cell  # it stands beside it
 
 
 def _basis_cells(result: MetricResult) -> tuple[Cell, Cell]:

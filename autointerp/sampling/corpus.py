@@ -108,11 +108,17 @@ class Corpus:
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
+    @property
+    def revision(self) -> str:
+        """The commit of a data set of the hub that is read; empty for any other text."""
+        return self.source.commit if isinstance(self.source, HubDataset) else ""
+
     def describe(self) -> dict[str, Any]:
         """What a report says of it; the counts are of the latest pass, as far as it was read."""
         return {
             "kind": self.kind,
             "name": self.source.name,
+            **({"revision": self.revision} if self.revision else {}),
             "fingerprint": self.fingerprint(),
             **self._seen,
         }
@@ -140,7 +146,7 @@ def open_corpus(
             single file has no second one to calibrate on.
         config: of `datasets`.
         split: of `datasets`.
-        revision: of `datasets`.
+        revision: of `datasets`; without it the newest commit, which `Corpus.revision` then names.
 
     Raises:
         CorpusError: the kind is unknown, the path is missing, or the separator is empty.

@@ -253,7 +253,11 @@ def _commit(handler: _Handler, hub: TinyHub, name: str, revision: str) -> tuple[
 def _send_information(handler: _Handler, hub: TinyHub, name: str, revision: str) -> None:
     if found := _commit(handler, hub, name, revision):
         commit, files = found
-        content = {"id": name.removeprefix("datasets/"), "sha": commit, "siblings": [{"rfilename": path} for path in files]}
+        content = {
+            "id": name.removeprefix("datasets/"),
+            "sha": commit,
+            "siblings": [{"rfilename": path} for path in files],
+        }
         handler.send(200, dict(hub.further_headers), json.dumps(content).encode())
 
 

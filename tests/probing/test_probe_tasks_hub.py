@@ -1,3 +1,5 @@
+import os
+import subprocess
 import sys
 import types
 
@@ -7,6 +9,7 @@ import pytest
 from autointerp.errors import CorpusError
 from autointerp.probing.hub_rows import HubReader, InstalledDatasets
 from autointerp.probing.task_files import RowSource
+from autointerp.testing.tiny_hub import TinyHub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -121,3 +124,35 @@ def test_passages_of_the_library_are_short_and_of_modules(reader):
             break
     assert all(0 < len(row["text"]) <= 400 and len(row["module"]) == 16 for row in rows)
     assert len({row["module"] for row in rows}) > 4
+
+
+READ = """
+import sys
+from pathlib import Path
+from autointerp.probing.hub_rows import InstalledDatasets
+from autointerp.probing.task_files import RowSource
+reader, (name, files) = InstalledDatasets(Path()), sys.argv[1:]
+source = RowSource(dataset=name, data_files=files)
+revision = reader.revision(source)
+print(revision, [row["text"] for row in reader.rows(source, revision)])
+"""
+
+
+def test_the_package_itself_reads_a_hub_and_a_file_that_lies_elsewhere(tmp_path):
+    """In a process of its own, since the package asks for the hub's address when it is imported."""
+    with TinyHub() as hub:
+        old = hub.add("datasets/who/what", {"part.jsonl": b'{"text": "old"}\n'})
+        new = hub.add("datasets/who/what", {"part.jsonl": b'{"text": "one"}\n{"text": "two"}\n'})
+        environment = os.environ | hub.environment(tmp_path / "cache") | {"HF_HOME": str(tmp_path / "home")}
+        said = []
+        for arguments in (
+            ("who/what", "*.jsonl"),
+            ("json", f"{hub.endpoint}/datasets/who/what/resolve/{old}/part.jsonl"),
+        ):
+            ended = subprocess.run(
+                [sys.executable, "-c", READ, *arguments],
+                env=environment, capture_output=True, text=True, check=False, timeout=120,
+            )  # fmt: skip
+            assert ended.returncode == 0, ended.stderr
+            said.append(ended.stdout.strip())
+    assert said == [f"{new} ['one', 'two']", "['old']"]

@@ -68,7 +68,8 @@ const unpack = (text) => {
   }
 
   // Sorting. Rows of nulls stay below the others; what has no value comes last in both directions.
-  const keyOf = (row, index) => row.cells[index].dataset.sort ?? row.cells[index].textContent.trim();
+  // A cell's first node is its value; unit, interval and badges come behind it.
+  const keyOf = ({ cells }, index) => cells[index].dataset.sort ?? (cells[index].firstChild?.textContent ?? "").trim();
   const compare = (one, other) => {
     const [a, b] = [Number(one), Number(other)];
     if (!Number.isNaN(a) && !Number.isNaN(b)) return a - b;

@@ -1,8 +1,10 @@
 """A data set of the Hugging Face hub, or one that `datasets` loads from disk, as a corpus; streamed."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from autointerp.errors import CorpusError
 from autointerp.sampling.corpora.local_files import refuse_huge
 
 __all__ = ["HubDataset"]
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PATIENCE_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -22,15 +27,32 @@ class HubDataset:
     config: str | None = None
     split: str = "train"
     revision: str | None = None
-    """Commit or tag; without it the data may change between runs unseen."""
+    """Commit, branch or tag; without it the newest commit is read."""
 
     @property
     def name(self) -> str:
         """Name on the hub (of local data: the last part of the path), with configuration and split."""
-        path = Path(self.path).expanduser()
-        is_local = path.is_absolute() or self.path.startswith((".", "~")) or path.exists()
-        name = path.resolve().name if is_local else self.path
+        name = Path(self.path).expanduser().resolve().name if self._is_local else self.path
         return ":".join(part for part in (name, self.config, self.split) if part)
+
+    @property
+    def _is_local(self) -> bool:
+        path = Path(self.path).expanduser()
+        return path.is_absolute() or self.path.startswith((".", "~")) or path.exists()
+
+    @cached_property
+    def commit(self) -> str:
+        """What is read, however the branch moves on; empty where the hub cannot tell, or has no part."""
+        if self._is_local or (self.revision and _COMMIT.fullmatch(self.revision)):
+            return self.revision or ""
+        from huggingface_hub import HfApi
+
+        try:
+            return (
+                HfApi().dataset_info(self.path, revision=self.revision, timeout=_PATIENCE_SECONDS).sha or ""
+            )
+        except Exception:  # no network, no such data set: reading it says so
+            return ""
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Name (split and row) and text of every document; null counts as empty.
@@ -46,8 +68,8 @@ class HubDataset:
             raise self._unreadable(error) from error
 
     def identity(self) -> Iterator[bytes]:
-        """What the fingerprint is taken over: the name, since the data lie elsewhere."""
-        yield json.dumps(asdict(self), sort_keys=True).encode()
+        """What the fingerprint is taken over: name and commit, since the data lie elsewhere."""
+        yield json.dumps(asdict(self) | {"revision": self.commit or self.revision}, sort_keys=True).encode()
 
     def _rows(self) -> Any:
         try:
@@ -59,9 +81,8 @@ class HubDataset:
                 remedy="pip install 'autointerp-suite[datasets]', or use text, JSON lines or Parquet files",
             ) from error
         try:
-            return load_dataset(
-                self.path, self.config, split=self.split, revision=self.revision, streaming=True
-            )
+            revision = self.commit or self.revision
+            return load_dataset(self.path, self.config, split=self.split, revision=revision, streaming=True)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise self._unreadable(error) from error
 
