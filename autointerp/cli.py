@@ -258,13 +258,15 @@ def compare(
     """Compare two finished runs: A minus B, checkpoint by checkpoint, metric by metric.
 
     Documents and tasks are paired; scores of latents are compared as independent samples. p-values are
-    adjusted for all rows (Benjamini and Hochberg). Nothing is run again.
+    adjusted for all rows (Benjamini and Hochberg), and apart from them for single probe tasks. Nothing is
+    run again.
     """
     from autointerp.reporting.difference_files import (
         differences_text,
         require_known_suffix,
         write_differences,
     )
+    from autointerp.reporting.difference_tasks import task_lines
     from autointerp.reporting.run_differences import compare_runs, differences_table
     from autointerp.reporting.terminal import plain_table
 
@@ -283,7 +285,7 @@ def compare(
         from rich.console import Console
 
         print_table(Console(), plain_table(differences_table(found)))
-        for line in lines:
+        for line in (*task_lines(found), *lines):
             say(printable(line))
         for line in found.notes:
             note(line)

@@ -93,11 +93,12 @@ def compare_all(
     pairs: Sequence[tuple[str, str]] | None = None,
     *,
     checkpoints: Sequence[str] | None = None,
+    slices: Sequence[str] = (HEADLINE,),
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> list[Comparison]:
-    """Every metric's headline slice, for every pair of checkpoints, with false discoveries controlled.
+    """Every metric at its slices, for every pair of checkpoints, with false discoveries controlled.
 
     Paired or not, as each metric's `pairing` says.
 
@@ -108,6 +109,8 @@ def compare_all(
         definitions: the metrics to compare.
         pairs: (checkpoint, reference); if None, each later checkpoint minus each earlier one.
         checkpoints: their order for that; if None, by name with numbers in their order.
+        slices: canonical JSON of each; a metric without rows at one is not compared there, but at the
+            headline slice.
         level: coverage of the intervals.
         resamples: bootstrap samples.
         seed: of the bootstrap.
@@ -115,12 +118,15 @@ def compare_all(
     if pairs is None:
         names = ordered_checkpoints(observations, checkpoints)
         pairs = [(later, earlier) for n, later in enumerate(names) for earlier in names[:n]]
-    series = read_series(observations.filter(pl.col("slice") == HEADLINE), definitions)
+    series = read_series(observations.filter(pl.col("slice").is_in(list(slices))), definitions)
+    there = {(key.metric, key.slice) for key in series}
     cache: dict[tuple[SeriesKey, bytes], Statistic | Outcome] = {}
     prepared = [
-        _pair(series, *(SeriesKey(name, definition.name, HEADLINE) for name in names), definition, cache)
+        _pair(series, *(SeriesKey(name, definition.name, each) for name in names), definition, cache)
         for names in pairs
         for definition in definitions
+        for each in slices
+        if each == HEADLINE or (definition.name, each) in there
     ]
     options = EstimateOptions(level, resamples, seed)
     by_name = {definition.name: definition for definition in definitions}

@@ -6,6 +6,7 @@ from typing import Any
 from autointerp.records import Comparison, Measured, MetricDefinition
 from autointerp.reporting import numbers
 from autointerp.reporting.difference_latents import latents_sections
+from autointerp.reporting.difference_tasks import tasks_section
 from autointerp.reporting.latent_browser_packing import shown_text
 from autointerp.reporting.parts import (
     Badge,
@@ -79,6 +80,7 @@ def difference_document(
         sections=(
             _findings_section(found),
             _differences_section([row for row in rows if row is not None]),
+            *tasks_section(found),
             *latents_sections(matched or ()),
             _open_section(found),
             _compared_section(found),

@@ -8,6 +8,7 @@ from typing import Any
 from autointerp.atomic_files import reported, write_atomically
 from autointerp.errors import RunStoreError
 from autointerp.reporting.difference_document import difference_document
+from autointerp.reporting.difference_tasks import task_lines
 from autointerp.reporting.html_file import document_html
 from autointerp.reporting.run_differences import RunDifferences, differences_json, differences_markdown
 
@@ -48,7 +49,7 @@ def differences_text(
     if suffix == ".json":
         return as_json
     if suffix == ".md":
-        return differences_markdown(found, lines)
+        return differences_markdown(found, (*task_lines(found), *lines))
     return document_html(difference_document(found, matched), report_text=as_json)
 
 

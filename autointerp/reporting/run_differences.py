@@ -5,6 +5,7 @@ content has the same id in every run); metrics whose unit is the latent are comp
 samples, for latents of two dictionaries are not the same units.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,6 +78,8 @@ class RunDifferences:
     """Where they lie."""
     alone: Sequence[Sequence[str]] = ((), ())
     """Checkpoints that are in A only, and those in B only."""
+    tasks: Sequence[Comparison] = ()
+    """Of single probe tasks, nulls left out; their p-values are adjusted over them alone."""
 
     def sides(self, comparison: Comparison) -> tuple[Outcome | None, Outcome | None]:
         """Each run's own number, on all units that it has; None where the run has no such result."""
@@ -84,6 +87,10 @@ class RunDifferences:
         names = pair_of(comparison)
         found = [outcomes.get((name, *key)) for outcomes, name in zip(self._outcomes, names, strict=False)]
         return (found[0], found[1]) if found else (None, None)
+
+    def definition(self, comparison: Comparison) -> MetricDefinition:
+        """What is compared."""
+        return next(each for each in self.definitions if each.name == comparison.metric)
 
     @cached_property
     def _outcomes(self) -> list[dict[tuple[str, str, str], Outcome]]:
@@ -124,14 +131,28 @@ def compare_runs(mine: Path, theirs: Path, *, allow_other_judge: bool = False) -
     found = compare_all(of_pairs, definitions, named, level=level, seed=seed)
     nulls = {each.name for report in reports for each in report.checkpoints if each.role == "null"}
     judged = [pair for pair in pairs if not nulls & set(pair)]
+    of_tasks = compare_all(
+        of_pairs,
+        definitions,
+        [(_MINE + one, _THEIRS + other) for one, other in judged],
+        slices=_task_slices(of_pairs),
+        level=level,
+        seed=seed,
+    )
     compared = [{pair[side] for pair in pairs} for side in (0, 1)]
     alone = [
         [each.name for each in report.checkpoints if each.name not in names]
         for report, names in zip(reports, compared, strict=True)
     ]
     return RunDifferences(
-        found, definitions, (*notes, *left_out), level, judged, reports, (mine, theirs), alone
+        found, definitions, (*notes, *left_out), level, judged, reports, (mine, theirs), alone, of_tasks
     )
+
+
+def _task_slices(observations: pl.DataFrame) -> list[str]:
+    """Those of one probe task, in alphabetical order; a task's nulls and baselines have a further key."""
+    found = observations.filter(pl.col("metric").str.starts_with("probe."))["slice"].unique().sort()
+    return [text for text in found if json.loads(text).keys() == {"task"}]
 
 
 def _pairs(mine: EvaluationReport, theirs: EvaluationReport) -> list[tuple[str, str]]:
@@ -294,29 +315,11 @@ def finding(comparison: Comparison, definition: MetricDefinition, *, level: floa
 
 def differences_json(found: RunDifferences) -> dict[str, Any]:
     """The same for programs; keys without a value are left out."""
-    titles = {definition.name: definition for definition in found.definitions}
-    rows = []
-    for each in found.comparisons:
-        names, sides = pair_of(each), found.sides(each)
-        row: dict[str, Any] = {
-            "checkpoint": names[0],
-            "reference": names[1],
-            "metric": each.metric,
-            "slice": dict(each.slice),
-            **outcome_fields(each.outcome),
-            "finding": finding(each, titles[each.metric], level=found.level),
-            **{key: outcome_fields(side) for key, side in zip("ab", sides, strict=True) if side is not None},
-        }
-        optional = {
-            "p_value": each.p_value,
-            "adjusted_p_value": each.adjusted_p_value,
-            "minimum_detectable_difference": detectable(each),
-        }
-        rows.append(row | {key: value for key, value in optional.items() if value is not None})
     return {
         "schema_version": 1,
         **{key: run_facts(report) for key, report in zip("ab", found.reports, strict=False)},
-        "differences": rows,
+        "differences": [_as_json(found, each) for each in found.comparisons],
+        "tasks": [_as_json(found, each) for each in found.tasks],
         "only_in_a": list(found.alone[0]),
         "only_in_b": list(found.alone[1]),
         "notes": list(found.notes),
@@ -324,6 +327,26 @@ def differences_json(found: RunDifferences) -> dict[str, Any]:
         "adjustment": ADJUSTMENT,
         "detectable_power": _POWER,
     }
+
+
+def _as_json(found: RunDifferences, comparison: Comparison) -> dict[str, Any]:
+    definition = found.definition(comparison)
+    names, sides = pair_of(comparison), found.sides(comparison)
+    row: dict[str, Any] = {
+        "checkpoint": names[0],
+        "reference": names[1],
+        "metric": comparison.metric,
+        "slice": dict(comparison.slice),
+        **outcome_fields(comparison.outcome),
+        "finding": finding(comparison, definition, level=found.level),
+        **{key: outcome_fields(side) for key, side in zip("ab", sides, strict=True) if side is not None},
+    }
+    optional = {
+        "p_value": comparison.p_value,
+        "adjusted_p_value": comparison.adjusted_p_value,
+        "minimum_detectable_difference": detectable(comparison),
+    }
+    return row | {key: value for key, value in optional.items() if value is not None}
 
 
 def run_facts(report: EvaluationReport) -> dict[str, Any]:

@@ -46,16 +46,11 @@ def write(folder, numbers, *, explanations=None, scores=None, tasks=None, subjec
     for checkpoint, losses in (tasks or {}).items():
         for task, values in losses.items():
             units = [f"{task} {place}" for place in range(len(values))]
-            frames.append(
-                observation_frame(
-                    checkpoint=checkpoint,
-                    metric=TASKS,
-                    group=task,
-                    unit=units,
-                    cluster=units,
-                    numerator=values,
-                )
-            )
+            shared = {"checkpoint": checkpoint, "metric": TASKS, "unit": units, "cluster": units}
+            frames.append(observation_frame(**shared, group=task, numerator=values))
+            # A task's nulls have a further key.
+            slices = ({"task": task}, {"task": task, "null": "random_labels"})
+            frames += [observation_frame(**shared, slice=each, numerator=values) for each in slices]
     (folder / "observations").mkdir(parents=True)
     pl.concat(frames).write_parquet(folder / "observations" / "all.parquet")
     first = next(iter(numbers))
