@@ -31,6 +31,14 @@ def train(
             "a blank line.",
         ),
     ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            "--corpus-revision",
+            help="Commit, branch or tag of a data set. Only with a commit can training be resumed after the "
+            "data set has moved on.",
+        ),
+    ] = None,
     no_bos: Annotated[
         bool, typer.Option("--no-bos", help="Contexts do not begin with the tokenizer's BOS token.")
     ] = False,
@@ -68,6 +76,7 @@ def train(
             device=device,
             text_field=text_field,
             separator=None if separator is None else separator.replace("\\n", "\n"),
+            revision=revision,
             prepend_bos=not no_bos,
             progress=bars,
         )

@@ -32,6 +32,7 @@ except ImportError:  # not a POSIX system: two runs in one directory are then no
 __all__ = ["MemoryStore", "RunStore", "read_events"]
 
 _CHUNKS = "chunks"
+_LONGEST_SHOWN = 42  # a commit with its quotes, which has to be given to resume where a data set moved on
 _OWN_FILES = {"identity.json", "finished.json", "run.lock", "run.jsonl"}
 _WRITTEN_BY_RUNS = (
     "finished.json",  # first: what is only half removed must not pass for complete
@@ -155,7 +156,7 @@ class RunStore:
             raise RunStoreError(
                 f"the folder holds another run: {_first_of(differences)}",
                 where=self.path,
-                remedy="name another folder with --out, delete this one, or give the same settings to resume",
+                remedy="name another folder with --out, delete this one, or --set what is there to resume",
             )
         # identity.json goes last, by being replaced: killed in between, this is still the other run
         for pattern in _WRITTEN_BY_RUNS:
@@ -390,7 +391,7 @@ def _differences(found: Any, wanted: Any, name: str = "") -> list[str]:
 
 def _shortened(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."
 
 
 def _json_bytes(value: Any) -> bytes:

@@ -76,6 +76,12 @@ def test_only_the_demo_in_its_own_folder_replaces_the_run_of_another_version(mon
 def test_train_hands_on_how_the_text_is_read(monkeypatch):
     needed = ("train", "--subject", "x", "--site", "y", "--out", Path("z"))
     plain = called_with(monkeypatch, *needed)
-    assert (plain.text_field, plain.separator, plain.prepend_bos) == ("text", None, True)
+    assert (plain.text_field, plain.separator, plain.revision, plain.prepend_bos) == (
+        "text",
+        None,
+        None,
+        True,
+    )
     chosen = called_with(monkeypatch, *needed, "--text-field", "body", "--separator", r"\n\n", "--no-bos")
     assert (chosen.text_field, chosen.separator, chosen.prepend_bos) == ("body", "\n\n", False)
+    assert called_with(monkeypatch, *needed, "--corpus-revision", "v1").revision == "v1"

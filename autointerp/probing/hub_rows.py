@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from autointerp.errors import CorpusError
 from autointerp.probing.task_files import RowSource
+from autointerp.sampling.corpora.hub_datasets import stream_split
 from autointerp.sampling.corpora.local_files import LARGEST_DOCUMENT_BYTES
 from autointerp.sampling.corpus import open_corpus
 
@@ -59,7 +60,7 @@ class InstalledDatasets:
         asked = source.revision
         if source.dataset in (*_LOADERS, _LIBRARY, _BY_HAND) or (asked and _COMMIT.fullmatch(asked)):
             return asked or ""
-        _loader(source)
+        _require_package(source)
         from huggingface_hub import HfApi
 
         try:
@@ -81,29 +82,23 @@ class InstalledDatasets:
             yield from _hub_rows(source, revision)
 
 
-def _loader(source: RowSource) -> Any:
+def _require_package(source: RowSource) -> None:
     try:
-        from datasets import load_dataset
+        import datasets  # noqa: F401
     except ImportError as error:
         raise CorpusError(
             "the package `datasets` is not installed",
             where=source.dataset,
             remedy="pip install 'autointerp-suite[datasets]'",
         ) from error
-    return load_dataset
 
 
 def _hub_rows(source: RowSource, revision: str) -> Iterator[Mapping[str, Any]]:
-    load_dataset = _loader(source)
+    _require_package(source)
     options: dict[str, Any] = {} if source.data_files is None else {"data_files": source.data_files}
     try:
-        yield from load_dataset(
-            source.dataset,
-            source.config,
-            split=source.split,
-            revision=revision or None,
-            streaming=True,
-            **options,
+        yield from stream_split(
+            source.dataset, source.config, split=source.split, revision=revision, **options
         )
     except Exception as error:  # of whatever packages `datasets` uses: the task is skipped with the reason
         raise _unreadable(source, error) from error

@@ -28,10 +28,9 @@ from huggingface_hub import close_session, constants
 
 __all__ = ["HubRequest", "TinyHub"]
 
-_NAMED = r"/api/(?:models/)?(?P<name>(?:datasets/)?[^/]+/[^/]+)"
+_NAMED = r"/api/(?:models/|(?=datasets/))(?P<name>(?:datasets/)?[^/]+/[^/]+)"
 _INFORMATION = re.compile(_NAMED + r"(?:/revision/(?P<revision>[^/]+))?")
 _TREE = re.compile(_NAMED + r"/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?")
-_PATHS = re.compile(_NAMED + r"/paths-info/(?P<revision>[^/]+)(?P<path>)")
 _FILE = re.compile(r"/(?P<name>(?:datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 
 
@@ -139,10 +138,13 @@ class TinyHub:
             "HF_HUB_CACHE": str(cache),
             "HF_HUB_OFFLINE": "0",
             "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # else `datasets` tells another server what it loads
+            "HF_DATASETS_OFFLINE": "0",
             "HF_TOKEN": "",
             "HUGGING_FACE_HUB_TOKEN": "",
             "HF_TOKEN_PATH": str(cache / "no-token"),
             "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",  # which goes before the other one where both are set
         }
 
     def add(self, repository: str, files: Mapping[str, bytes] | Path, *, revision: str = "main") -> str:
@@ -184,9 +186,6 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.handle_one()
 
-    def do_POST(self) -> None:
-        self.handle_one()
-
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
 
@@ -213,8 +212,6 @@ def _answer(handler: _Handler, hub: TinyHub) -> None:
         handler.send(hub.status, further, b"")
     elif found := _FILE.fullmatch(url.path):
         _send_file(handler, hub, *_unquoted(found), further)
-    elif handler.command == "POST" and (found := _PATHS.fullmatch(url.path)):
-        _send_paths(handler, hub, *_unquoted(found)[:2])
     elif found := _TREE.fullmatch(url.path):
         _send_tree(handler, hub, *_unquoted(found), parse_qs(url.query))
     elif found := _INFORMATION.fullmatch(url.path):
@@ -277,15 +274,6 @@ def _send_tree(
         recursive = query.get("recursive", ["false"])[0]
         headers["Link"] = f'<{hub.endpoint}{path}?recursive={recursive}&cursor={end}>; rel="next"'
     handler.send(200, headers, json.dumps(entries[start:end]).encode())
-
-
-def _send_paths(handler: _Handler, hub: TinyHub, name: str, revision: str) -> None:
-    """What there is of the paths that a form asks about."""
-    form = parse_qs(handler.rfile.read(int(handler.headers.get("Content-Length", 0))).decode())
-    if found := _commit(handler, hub, name, revision):
-        entries = {entry["path"]: entry for entry in _entries(found[1], "", is_recursive=True)}
-        asked = [entries[path] for path in form.get("paths", []) if path in entries]
-        handler.send(200, dict(hub.further_headers), json.dumps(asked).encode())
 
 
 def _entries(files: Mapping[str, bytes], folder: str, *, is_recursive: bool) -> list[dict[str, Any]]:

@@ -54,6 +54,7 @@ def train_checkpoint(  # noqa: PLR0913 - one argument per flag of the verb
     device: str,
     text_field: str = "text",
     separator: str | None = None,
+    revision: str | None = None,
     prepend_bos: bool = True,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
@@ -61,7 +62,8 @@ def train_checkpoint(  # noqa: PLR0913 - one argument per flag of the verb
 
     Beside the checkpoint lies `<out>.training.json`, the record that is also returned; while training lasts,
     `<out>.state/` holds what resuming needs. `k` counts for TopK and Multi-TopK only, `l1_coefficient`
-    for ReLU only; `text_field` for kinds with fields, `separator` for `text` only.
+    for ReLU only; `text_field` for kinds with fields, `separator` for `text` only,
+    `revision` for `datasets` only.
 
     Raises:
         BadInputError: something is at `out` already, the options cannot be trained, or `<out>.state/` holds
@@ -89,7 +91,7 @@ def train_checkpoint(  # noqa: PLR0913 - one argument per flag of the verb
     )
     _refuse_unfit_format(options, form)
     model = SubjectModel.load(subject, device=_chosen_device(device))
-    texts = _opened_text(corpus, kind, text_field=text_field, separator=separator)
+    texts = _opened_text(corpus, kind, text_field=text_field, separator=separator, revision=revision)
     contexts = ContextOptions(context_length=context_length, prepend_bos=prepend_bos)
     state = out.with_name(f"{out.name}.state")
     with progress.step("training", total=options.steps * options.batch_tokens, unit="tokens") as advance:
@@ -112,7 +114,9 @@ def train_checkpoint(  # noqa: PLR0913 - one argument per flag of the verb
     return trained.record
 
 
-def _opened_text(corpus: str, kind: str, *, text_field: str, separator: str | None) -> Corpus:
+def _opened_text(
+    corpus: str, kind: str, *, text_field: str, separator: str | None, revision: str | None = None
+) -> Corpus:
     if kind == "auto":
         kind = corpus_kind(corpus)
     if separator == "":
@@ -121,7 +125,9 @@ def _opened_text(corpus: str, kind: str, *, text_field: str, separator: str | No
         raise BadInputError(
             f"a corpus of kind {kind!r} has no separator", where=corpus, remedy="leave it out"
         )
-    return open_corpus(kind, path=corpus, text_field=text_field, separator=separator)
+    if revision is not None and kind != "datasets":
+        raise BadInputError(f"a corpus of kind {kind!r} has no revision", where=corpus, remedy="leave it out")
+    return open_corpus(kind, path=corpus, text_field=text_field, separator=separator, revision=revision)
 
 
 def _chunks(

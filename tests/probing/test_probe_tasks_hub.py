@@ -19,9 +19,17 @@ def reader(tmp_path):
     return InstalledDatasets(tmp_path)
 
 
-def install(monkeypatch, load_dataset):
+def install(monkeypatch, rows_of, commit=COMMIT):
+    """A package whose data sets, of one commit, have the rows that a function gives."""
+
+    def load_dataset_builder(*args, **options):
+        def as_streaming_dataset(*, split):
+            return rows_of(*args, split=split, **options)
+
+        return types.SimpleNamespace(hash=commit, as_streaming_dataset=as_streaming_dataset)
+
     module = types.ModuleType("datasets")
-    module.load_dataset = load_dataset
+    module.load_dataset_builder = load_dataset_builder
     monkeypatch.setitem(sys.modules, "datasets", module)
 
 
@@ -48,7 +56,7 @@ def test_without_the_package_it_says_what_to_install(reader, monkeypatch):
 def test_the_newest_commit_is_pinned_and_rows_are_read_at_it(reader, monkeypatch):
     calls = []
 
-    def load_dataset(*args, **options):
+    def rows_of(*args, **options):
         calls.append((args, options))
         return iter([{"text": "a"}, {"text": "b"}])
 
@@ -57,12 +65,12 @@ def test_the_newest_commit_is_pinned_and_rows_are_read_at_it(reader, monkeypatch
             calls.append((name, revision))
             return types.SimpleNamespace(sha=COMMIT)
 
-    install(monkeypatch, load_dataset)
+    install(monkeypatch, rows_of)
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     source = RowSource(dataset="who/what", config="en", split="validation", revision="refs/convert/parquet")
     assert reader.revision(source) == COMMIT
     assert list(reader.rows(source, COMMIT)) == [{"text": "a"}, {"text": "b"}]
-    options = {"split": "validation", "revision": COMMIT, "streaming": True}
+    options = {"split": "validation", "revision": COMMIT}
     assert calls == [("who/what", "refs/convert/parquet"), (("who/what", "en"), options)]
 
 
@@ -100,6 +108,13 @@ def test_what_goes_wrong_at_the_hub_is_one_clear_line(reader, monkeypatch, error
 def test_offline_the_hub_is_not_asked(reader, monkeypatch):
     install(monkeypatch, lambda *_args, **_options: iter([]))
     refused(lambda: reader.revision(RowSource(dataset="who/what")), "who/what", "cannot be read")
+
+
+def test_rows_of_another_commit_are_refused(reader, monkeypatch):
+    """`datasets` takes what it kept last, whatever was asked for, where it cannot reach the hub."""
+    install(monkeypatch, lambda *_args, **_options: iter([{"text": "other"}]), "f" * 40)
+    source = RowSource(dataset="who/what", revision=COMMIT)
+    refused(lambda: next(reader.rows(source, COMMIT)), "who/what", f"{COMMIT} cannot be reached")
 
 
 def test_a_file_fetched_by_hand_is_read_with_its_header(reader, tmp_path):

@@ -79,6 +79,17 @@ def test_columns_are_sorted_with_nulls_and_holes_last(visit):
     assert visit.page.locator("table.summary th", has_text="KL").get_attribute("aria-sort") == "descending"
 
 
+def test_what_has_no_value_is_sorted_by_its_reason(visit):
+    cells = "".join(
+        f'<tr><th>row</th><td class="missing">—<span class="detail">{reason}</span></td></tr>'
+        for reason in ("too few", "failed", "too few", "failed")
+    )
+    reasons = "[...document.querySelectorAll('table.summary tbody .detail')].map(x => x.textContent)"
+    visit.page.locator("table.summary tbody").evaluate("(body, cells) => { body.innerHTML = cells; }", cells)
+    visit.page.locator("table.summary th button").nth(1).click()
+    assert visit.page.evaluate(reasons) == ["failed", "failed", "too few", "too few"]
+
+
 def test_the_filter_hides_rows_and_says_how_many_are_left(visit):
     visit.page.locator('input[data-filters="results"]').fill("TOPK-2k position 4–15")
     texts = visit.page.locator("table.results tbody tr:visible").all_inner_texts()

@@ -14,6 +14,8 @@ from autointerp.sampling.corpora import json_files, local_files, stdlib, text_fi
 from autointerp.sampling.corpora.stdlib import StandardLibrary
 from autointerp.sampling.corpus import Corpus, document_of, open_corpus
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
 
 def texts(corpus):
     return [document.text for document in corpus.documents()]
@@ -323,9 +325,17 @@ def test_a_row_that_is_too_large_is_refused(tmp_path, monkeypatch):
 # ---- datasets ---------------------------------------------------------------------------------------
 
 
-def fake_datasets(monkeypatch, load_dataset):
+def fake_datasets(monkeypatch, rows_of, commit=None):
+    """A package whose data sets have the rows that a function gives; of `commit`, where one is given."""
+
+    def load_dataset_builder(path, config, **options):
+        def as_streaming_dataset(*, split):
+            return rows_of(path, config, split=split, **options)
+
+        return types.SimpleNamespace(hash=commit, as_streaming_dataset=as_streaming_dataset)
+
     module = types.ModuleType("datasets")
-    module.load_dataset = load_dataset
+    module.load_dataset_builder = load_dataset_builder
     monkeypatch.setitem(sys.modules, "datasets", module)
 
 
@@ -338,15 +348,25 @@ def test_without_the_package_the_extra_to_install_is_named(monkeypatch):
 def test_a_data_set_is_streamed_with_the_configuration_asked_for(monkeypatch):
     asked = []
 
-    def load_dataset(path, config, **options):
+    def rows_of(path, config, **options):
         asked.append((path, config, options))
         return iter([{"text": "one"}, {"text": None}, {"text": "two"}])
 
-    fake_datasets(monkeypatch, load_dataset)
-    corpus = open_corpus("datasets", path="a/b", config="en", split="validation", revision="v1")
+    fake_datasets(monkeypatch, rows_of, COMMIT)
+    corpus = open_corpus("datasets", path="a/b", config="en", split="validation", revision=COMMIT)
     assert texts(corpus) == ["one", "two"]
-    assert asked == [("a/b", "en", {"split": "validation", "revision": "v1", "streaming": True})]
+    assert asked == [("a/b", "en", {"split": "validation", "revision": COMMIT})]
     assert corpus.describe()["name"] == "a/b:en:validation"
+
+
+def test_offline_what_was_kept_of_a_data_set_is_read_under_its_own_commit(monkeypatch):
+    """`datasets` then takes what it kept last, whatever was asked for."""
+    fake_datasets(monkeypatch, lambda *_args, **_options: [{"text": "kept"}], COMMIT)
+    kept = open_corpus("datasets", path="a/b")
+    assert (texts(kept), kept.describe()["revision"]) == (["kept"], COMMIT)
+    other = "f" * 40
+    assert_refused(open_corpus("datasets", path="a/b", revision=other), f"{other} cannot be reached", COMMIT)
+    assert_refused(open_corpus("datasets", path="a/b", revision="v1"), "cannot be read", "connection")
 
 
 @pytest.mark.parametrize("is_relative", [True, False])

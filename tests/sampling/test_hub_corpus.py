@@ -11,6 +11,8 @@ from autointerp.testing.tiny_hub import TinyHub
 
 READ = """
 import json, sys
+asked = set()
+sys.addaudithook(lambda event, given: asked.add(str(given[0])) if event == "socket.getaddrinfo" else None)
 from autointerp.errors import CorpusError
 from autointerp.sampling.corpus import open_corpus
 told = []
@@ -21,13 +23,30 @@ for options in json.loads(sys.argv[1]):
         told.append({"texts": texts, **corpus.describe()})
     except CorpusError as error:
         told.append({"error": str(error)})
-print(json.dumps(told))
+print(json.dumps([told, sorted(asked)]))
 """
 TEXTS = "datasets/who/texts"
 
 
+KEEP = "import datasets; datasets.load_dataset('who/texts', split='train')"
+
+
 def lines(*texts):
     return "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+
+
+def run(environment, code, *arguments):
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=environment, capture_output=True, text=True, check=False, timeout=180,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def read(environment, wanted):
+    """What each corpus says, and the machines that were looked for meanwhile."""
+    return json.loads(run(environment, READ, json.dumps(wanted)).splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +65,9 @@ def told(tmp_path_factory):
             {"path": str(folder / "local")},
         ]
         environment = os.environ | hub.environment(folder / "cache") | {"HF_HOME": str(folder / "home")}
-        ended = subprocess.run(
-            [sys.executable, "-c", READ, json.dumps(wanted)],
-            env=environment, capture_output=True, text=True, check=False, timeout=180,
-        )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    return old, new, json.loads(ended.stdout.splitlines()[-1])
+        said, asked = read(environment, wanted)
+    assert asked == ["127.0.0.1"]
+    return old, new, said
 
 
 def test_the_newest_commit_is_read_and_named(told):
@@ -78,3 +94,23 @@ def test_a_folder_of_this_machine_has_no_commit(told):
     *_, local = told[2]
     assert local["texts"] == ["here"]
     assert "revision" not in local
+
+
+def test_offline_what_was_kept_is_read_under_its_own_commit_only(tmp_path):
+    """`datasets` itself then takes what it kept last, whichever commit was asked for."""
+    with TinyHub() as hub:
+        old = hub.add(TEXTS, {"part.jsonl": lines("old")})
+        environment = os.environ | hub.environment(tmp_path / "cache") | {"HF_HOME": str(tmp_path / "home")}
+        run(environment, KEEP)
+        new = hub.add(TEXTS, {"part.jsonl": lines("new")})
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    wanted = [
+        {"path": "who/texts"},
+        *({"path": "who/texts", "revision": each} for each in (old, new, "main")),
+    ]
+    (kept, pinned, other, branch), asked = read(environment, wanted)
+    assert (kept["texts"], kept["revision"]) == (["old"], old)
+    assert pinned == kept
+    assert f"commit {new} cannot be reached" in other["error"]
+    assert "cannot be read" in branch["error"]
+    assert asked == []

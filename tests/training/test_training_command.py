@@ -136,6 +136,14 @@ def test_field_and_separator_reach_the_text(tmp_path):
     assert [document.text for document in field.documents()] == ["four"]
 
 
+def test_a_data_set_is_read_at_the_commit_that_is_named():
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    opened = command._opened_text("who/texts", "auto", text_field="text", separator=None, revision=commit)
+    assert (opened.kind, opened.revision) == ("datasets", commit)
+    with pytest.raises(BadInputError, match="'stdlib' has no revision"):
+        command._opened_text("stdlib", "auto", text_field="text", separator=None, revision=commit)
+
+
 @pytest.mark.parametrize(("corpus", "separator"), [("stdlib", "x"), ("a.jsonl", "x"), ("a.txt", "")])
 def test_a_separator_that_separates_nothing_is_refused(corpus, separator):
     with pytest.raises(BadInputError, match="separator"):

@@ -68,14 +68,18 @@ const unpack = (text) => {
   }
 
   // Sorting. Rows of nulls stay below the others; what has no value comes last in both directions.
-  // A cell's first node is its value; unit, interval and badges come behind it.
-  const keyOf = ({ cells }, index) => cells[index].dataset.sort ?? (cells[index].firstChild?.textContent ?? "").trim();
+  const isMissing = (row, index) => row.cells[index].classList.contains("missing");
+  // A cell's first node is its value; unit, interval and badges come behind it. Without a value, the reason does.
+  const keyOf = (row, index) => {
+    const cell = row.cells[index];
+    const value = isMissing(row, index) ? cell : cell.firstChild;
+    return cell.dataset.sort ?? (value?.textContent ?? "").trim();
+  };
   const compare = (one, other) => {
     const [a, b] = [Number(one), Number(other)];
     if (!Number.isNaN(a) && !Number.isNaN(b)) return a - b;
     return one.localeCompare(other, undefined, { numeric: true });
   };
-  const isMissing = (row, index) => row.cells[index].classList.contains("missing");
   const sortBy = (header) => {
     const table = header.closest("table");
     const index = header.cellIndex;

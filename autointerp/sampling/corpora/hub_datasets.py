@@ -11,10 +11,29 @@ from typing import Any
 from autointerp.errors import CorpusError
 from autointerp.sampling.corpora.local_files import refuse_huge
 
-__all__ = ["HubDataset"]
+__all__ = ["HubDataset", "stream_split"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PATIENCE_SECONDS = 20
+
+
+def stream_split(name: str, config: str | None, *, split: str, revision: str, **options: Any) -> Any:
+    """The rows of one split, one at a time; without a revision the newest that can be had.
+
+    Raises:
+        OSError: a commit is asked for, and only another one can be had; and what else `datasets` raises.
+    """
+    return _opened(name, config, revision=revision, **options).as_streaming_dataset(split=split)
+
+
+def _opened(name: str, config: str | None, *, revision: str, **options: Any) -> Any:
+    from datasets import load_dataset_builder
+
+    builder = load_dataset_builder(name, config, revision=revision or None, **options)
+    # Where it cannot reach the hub, `datasets` takes what it kept last, of whatever commit.
+    if all(map(_COMMIT.fullmatch, (revision, builder.hash or ""))) and builder.hash != revision:
+        raise OSError(f"commit {revision} cannot be reached, and what is kept here is of {builder.hash}")
+    return builder
 
 
 @dataclass(frozen=True)
@@ -42,17 +61,31 @@ class HubDataset:
 
     @cached_property
     def commit(self) -> str:
-        """What is read, however the branch moves on; empty where the hub cannot tell, or has no part."""
-        if self._is_local or (self.revision and _COMMIT.fullmatch(self.revision)):
-            return self.revision or ""
+        """What is read, however the branch moves on; empty for data on this machine.
+
+        Raises:
+            CorpusError: it is not known, since neither the hub can be asked nor was any of it kept here.
+        """
+        if self._is_local:
+            return ""
+        if self.revision and _COMMIT.fullmatch(self.revision):
+            return self.revision
+        self._require_package()
+        try:
+            return self._newest() or ""
+        except Exception as error:  # of whatever packages `datasets` uses
+            raise self._unreadable(error) from error
+
+    def _newest(self) -> str | None:
         from huggingface_hub import HfApi
 
         try:
-            return (
-                HfApi().dataset_info(self.path, revision=self.revision, timeout=_PATIENCE_SECONDS).sha or ""
-            )
-        except Exception:  # no network, no such data set: reading it says so
-            return ""
+            found = HfApi().dataset_info(self.path, revision=self.revision, timeout=_PATIENCE_SECONDS)
+        except Exception:  # no network, no such data set, ...
+            if self.revision:
+                raise  # nobody knows which commit it stands for
+            return _opened(self.path, self.config, revision="").hash  # what was kept here, if anything
+        return found.sha
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Name (split and row) and text of every document; null counts as empty.
@@ -64,7 +97,9 @@ class HubDataset:
         try:
             for number, row in enumerate(self._rows()):
                 yield f"{self.split}:{number}", self._text(row, number)
-        except (OSError, ValueError) as error:  # while streaming: the network, or damaged data
+        except CorpusError:
+            raise
+        except Exception as error:  # the network, or damaged data, which each format says in its own way
             raise self._unreadable(error) from error
 
     def identity(self) -> Iterator[bytes]:
@@ -72,19 +107,23 @@ class HubDataset:
         yield json.dumps(asdict(self) | {"revision": self.commit or self.revision}, sort_keys=True).encode()
 
     def _rows(self) -> Any:
+        self._require_package()
+        if not self._is_local:
+            revision = self.commit or self.revision or ""
+            return stream_split(self.path, self.config, split=self.split, revision=revision)
+        from datasets import load_dataset
+
+        return load_dataset(self.path, self.config, split=self.split, revision=self.revision, streaming=True)
+
+    def _require_package(self) -> None:
         try:
-            from datasets import load_dataset
+            import datasets  # noqa: F401
         except ImportError as error:
             raise CorpusError(
                 "the package `datasets` is not installed",
                 where=f"corpus {self.path}",
                 remedy="pip install 'autointerp-suite[datasets]', or use text, JSON lines or Parquet files",
             ) from error
-        try:
-            revision = self.commit or self.revision
-            return load_dataset(self.path, self.config, split=self.split, revision=revision, streaming=True)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise self._unreadable(error) from error
 
     def _text(self, row: dict[str, Any], number: int) -> str:
         where = f"{self.name}:{number}"
