@@ -4,13 +4,18 @@ rich is imported when something is drawn with it: a gate that prints lines start
 """
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from autointerp.errors import AutointerpError
+from autointerp.progress import Progress
 
 __all__ = ["complain", "note", "print_pairs", "print_rows", "print_table", "printable", "progress", "say"]
+
+_SECONDS_BETWEEN_LINES = 30.0
 
 
 def complain(error: AutointerpError) -> None:
@@ -52,9 +57,46 @@ class _Step:
         self._bars.update(self._task, description=printable(f"{self._name}: {text}"))
 
 
+class _Lines:
+    """Tells a log how far a long step is, so that nobody takes a silent job for a dead one."""
+
+    @contextmanager
+    def step(self, name: str, *, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
+        """Follow one step until the block ends; a short one is never told of."""
+        yield _LineStep(name, total, unit)
+
+
+class _LineStep:
+    """Called, it moves on, and says so if the last line is long ago; `note` is said with the next line."""
+
+    def __init__(self, name: str, total: float | None, unit: str) -> None:
+        self._name, self._total, self._unit, self._noted = name, total, unit, ""
+        self._began = self._told = time.monotonic()
+        self._done = 0.0
+
+    def __call__(self, amount: float) -> None:
+        self._done += amount
+        now = time.monotonic()
+        if now - self._told >= _SECONDS_BETWEEN_LINES:
+            self._told = now
+            note(f"{self._name}: {self._words(now - self._began)}{self._noted}")
+
+    def note(self, text: str) -> None:
+        """What a watcher should know now: the spend so far."""
+        self._noted = f"; {text}"
+
+    def _words(self, seconds: float) -> str:
+        speed = self._done / seconds
+        rate = f"{speed:,.0f} {self._unit}/s"
+        if not self._total or not speed:
+            return f"{self._done:,.0f} done, {rate}"
+        left = timedelta(seconds=round(max(0.0, self._total - self._done) / speed))
+        return f"{self._done / self._total:.0%}, {rate}, {left} left"
+
+
 @contextmanager
-def progress() -> Iterator[_Bars]:
-    """Bars on standard error while the block runs; nothing where that is no terminal."""
+def progress() -> Iterator[Progress]:
+    """Bars on standard error while the block runs; a line now and then where that is no terminal."""
     from rich import progress as rich_progress
     from rich.text import Text
 
@@ -74,8 +116,10 @@ def progress() -> Iterator[_Bars]:
         rich_progress.TimeRemainingColumn(),
     )
     console = _errors()
-    # A log file wants no bars; the run's events are in run.jsonl.
-    with rich_progress.Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+    if not console.is_terminal:
+        yield _Lines()
+        return
+    with rich_progress.Progress(*columns, console=console) as bars:
         yield _Bars(bars)
 
 

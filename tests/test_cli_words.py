@@ -85,3 +85,45 @@ def test_train_hands_on_how_the_text_is_read(monkeypatch):
     chosen = called_with(monkeypatch, *needed, "--text-field", "body", "--separator", r"\n\n", "--no-bos")
     assert (chosen.text_field, chosen.separator, chosen.prepend_bos) == ("body", "\n\n", False)
     assert called_with(monkeypatch, *needed, "--corpus-revision", "v1").revision == "v1"
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that is set by hand."""
+    now = SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now.seconds)
+    return now
+
+
+def test_a_log_is_told_of_long_steps_now_and_then(clock, capsys):
+    with terminal.progress() as shown, shown.step(f"reading {ESCAPE}", total=400, unit="text") as advance:
+        for _ in range(10):
+            clock.seconds += 10
+            advance(20)
+        advance.note("0.02 dollars")
+        clock.seconds += 100
+        advance(0)
+    assert capsys.readouterr().err.splitlines() == [
+        f"reading {SHOWN}: 15%, 2 text/s, 0:02:50 left",
+        f"reading {SHOWN}: 30%, 2 text/s, 0:02:20 left",
+        f"reading {SHOWN}: 45%, 2 text/s, 0:01:50 left",
+        f"reading {SHOWN}: 50%, 1 text/s, 0:03:20 left; 0.02 dollars",
+    ]
+
+
+def test_a_log_is_told_nothing_of_short_steps_and_no_end_of_what_has_none(clock, capsys):
+    with terminal.progress() as shown:
+        with shown.step("short", total=2, unit="x") as advance:
+            clock.seconds += 29
+            advance(2)
+        assert capsys.readouterr().err == ""
+        for total in (None, 0):
+            with shown.step("open", total=total, unit="x") as advance:
+                clock.seconds += 40
+                advance(0)
+                clock.seconds += 40
+                advance(1600)
+            assert capsys.readouterr().err.splitlines() == [
+                "open: 0 done, 0 x/s",
+                "open: 1,600 done, 20 x/s",
+            ]
