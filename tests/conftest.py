@@ -7,6 +7,8 @@ fails the run.
 import os
 import re
 import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,8 +26,8 @@ _unlisted: list[str] = []
 
 
 @pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that reaches for another machine fails; loopback is allowed."""
+def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test that reaches for another machine fails, or lets later ones ask the hub; loopback is allowed."""
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: object) -> None:
@@ -35,6 +37,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+    yield
+    hub = sys.modules.get("huggingface_hub.constants")
+    assert hub is None or hub.HF_HUB_OFFLINE, "a test left the hub online"
 
 
 def _listed_reasons() -> list[str]:

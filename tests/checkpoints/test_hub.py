@@ -52,9 +52,9 @@ def hub(cache, monkeypatch):
 
 
 @pytest.fixture
-def offline(monkeypatch):
-    """Calling it is like setting HF_HUB_OFFLINE=1 for a new process."""
-    return lambda: monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+def offline(hub):
+    """Calling it is like setting HF_HUB_OFFLINE=1 for a new process; `hub` puts it back in the end."""
+    return lambda: setattr(constants, "HF_HUB_OFFLINE", True)
 
 
 def recognises(path):
@@ -324,13 +324,13 @@ def test_offline_a_download_that_was_cut_short_is_missed(hub, offline):
     assert "without HF_HUB_OFFLINE" in line
 
 
-def test_offline_what_the_library_downloaded_itself_is_used(hub, offline, monkeypatch):
+def test_offline_what_the_library_downloaded_itself_is_used(hub, offline):
     commit = hub.add(NAME, SWEEP | AROUND)
     endpoint = hub.endpoint
     huggingface_hub.snapshot_download(NAME, allow_patterns=["layer_2/*"], endpoint=endpoint)
     offline()
     assert "1 of its 6 files are not in the cache (config.yaml)" in refusal(f"hf:{NAME}/layer_2/*")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    constants.HF_HUB_OFFLINE = False
     huggingface_hub.hf_hub_download(NAME, "config.yaml", endpoint=endpoint)
     offline()
     assert [each.revision for each in found(f"hf:{NAME}/layer_2/*")] == [commit, commit]

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 from transformers import AutoTokenizer
@@ -263,11 +264,12 @@ def test_a_task_of_ones_own_may_mark_python_source_or_name_rows(tokenizer, tmp_p
     monkeypatch.setattr(source_files, "_TEST_CHARACTERS", 10_000)
     monkeypatch.setattr(source_files, "_LARGEST_CHARACTERS", 20_000)
     monkeypatch.setattr(source_tasks, "_POOL_TOKENS", 16_384)
+    monkeypatch.setitem(sys.modules, "datasets", None)
     write(tmp_path / "hub", rows(2), toml="[[rows]]\ndataset = 'who/what'\n[label]\nrule = 'source'")
     (tmp_path / "calls").mkdir()
     marks = "[marks]\nkinds = ['name']\npositive = 'called'\n"
     (tmp_path / "calls" / "task.toml").write_text(TOML.format(pooling="marked") + marks, encoding="utf-8")
     data = load(tokenizer, tmp_path, "hub", "calls", context_length=64)
     assert data.skipped[0].task.name == "own/hub"
-    assert "datasets" in data.skipped[0].reason
+    assert "`datasets` is not installed" in data.skipped[0].reason
     assert [one.task.name for one in data.tasks] == ["own/calls"]
