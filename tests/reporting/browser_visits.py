@@ -33,7 +33,11 @@ class Visit:
     def __init__(self, browser, path, *, width=1280, scheme="light", address=""):
         self.incidents = []
         self.context = browser.new_context(
-            offline=True, color_scheme=scheme, viewport={"width": width, "height": 900}, accept_downloads=True
+            offline=True,
+            color_scheme=scheme,
+            reduced_motion="reduce",  # else the mouse is put where a mark was before the page had scrolled
+            viewport={"width": width, "height": 900},
+            accept_downloads=True,
         )
         self.page = self.context.new_page()
         self.page.on("console", lambda message: self.incidents.append(f"{message.type}: {message.text}"))
