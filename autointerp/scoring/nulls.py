@@ -20,7 +20,7 @@ _JUDGED = (*_SIMULATED, "detection", "fuzzing", "embedding", "surprisal", "steer
 def borrowed(explanations: Iterable[Explanation], seed: int) -> list[Explanation]:
     """Every latent with the explanation of another latent of the same checkpoint and explainer.
 
-    Who lends to whom depends on the seed, the names and the texts only, never on order. Each explanation is
+    Who lends to whom depends on the seed, the names and which texts are equal, never on order. Each one is
     lent once, and to a latent with another text wherever that is possible; a latent that is explained alone
     gets none. `details` says whose it was; `explainer` is `borrowed`.
     """
@@ -41,13 +41,18 @@ def borrowed(explanations: Iterable[Explanation], seed: int) -> list[Explanation
 
 
 def _mixed(explanations: Sequence[Explanation], seed: int) -> list[Explanation]:
-    """Shuffled by hash, with equal texts side by side."""
+    """Shuffled by hashes of the latents, with equal texts side by side.
 
-    def place(explanation: Explanation) -> tuple[str, str]:
-        mixed = f"{seed}\n{explanation.checkpoint}\n{explanation.explainer}\n"
-        return _hash(f"{mixed}{explanation.text}"), _hash(f"{mixed}{explanation.latent}")
-
-    return sorted(explanations, key=place)
+    Not of the texts: a digit that another processor rounds otherwise would change who lends to whom.
+    """
+    places = {
+        each.latent: _hash(f"{seed}\n{each.checkpoint}\n{each.explainer}\n{each.latent}")
+        for each in explanations
+    }
+    first: dict[str, str] = {}
+    for each in explanations:
+        first[each.text] = min(first.get(each.text, "~"), places[each.latent])  # "~" is after all digits
+    return sorted(explanations, key=lambda each: (first[each.text], places[each.latent]))
 
 
 def _hash(text: str) -> str:

@@ -58,6 +58,15 @@ def test_order_does_not_matter_and_the_seed_does() -> None:
     assert lenders(own, 2) != lenders(own, 1)
 
 
+def test_a_digit_that_is_rounded_otherwise_changes_no_lender() -> None:
+    texts = [f"fires on 1 in {n}" for n in range(20)]
+    lenders = [
+        [e.details["lent_by_latent"] for e in borrowed(explained(written), 0)]
+        for written in (texts, [*texts[:7], "fires on 1 in 99", *texts[8:]])
+    ]
+    assert lenders[0] == lenders[1]
+
+
 def test_checkpoints_and_explainers_keep_to_themselves() -> None:
     own = [
         *explained(["a", "b", "c"]),
