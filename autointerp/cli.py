@@ -380,3 +380,5 @@ def main() -> None:
     except AutointerpError as error:
         complain(error)
         sys.exit(error.exit_code)
+    finally:
+        gc.enable()

@@ -156,7 +156,7 @@ class RunStore:
             raise RunStoreError(
                 f"the folder holds another run: {_first_of(differences)}",
                 where=self.path,
-                remedy="name another folder with --out, delete this one, or --set what is there to resume",
+                remedy="name another folder with --out, delete this one, or give its settings to resume it",
             )
         # identity.json goes last, by being replaced: killed in between, this is still the other run
         for pattern in _WRITTEN_BY_RUNS:

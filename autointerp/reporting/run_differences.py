@@ -152,7 +152,14 @@ def compare_runs(mine: Path, theirs: Path, *, allow_other_judge: bool = False) -
 def _task_slices(observations: pl.DataFrame) -> list[str]:
     """Those of one probe task, in alphabetical order; a task's nulls and baselines have a further key."""
     found = observations.filter(pl.col("metric").str.starts_with("probe."))["slice"].unique().sort()
-    return [text for text in found if json.loads(text).keys() == {"task"}]
+    return [text for text in found if _keys(text) == {"task"}]
+
+
+def _keys(slice_text: str) -> set[str]:
+    try:
+        return set(dict(json.loads(slice_text)))
+    except (ValueError, TypeError, RecursionError):
+        raise RunStoreError("holds a slice that is none", where="observations") from None
 
 
 def _pairs(mine: EvaluationReport, theirs: EvaluationReport) -> list[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """The command line: bad input is one clear line and exit code 2, whatever is wrong."""
 
-import gc
 import json
 import os
 import pickle
@@ -28,7 +27,6 @@ def run(*arguments, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as caught:
         main()
-    gc.enable()  # a gate leaves it off, since its process is about to end
     out, err = capsys.readouterr()
     return caught.value.code or 0, out, err
 

@@ -1,7 +1,8 @@
 """`paper.toml` as it is shipped, on a hub that holds small things under the names it asks for.
 
 The subject, the text and the probes' data sets are fetched by the libraries that users have, in a process of
-its own; only the samples are made smaller, and the filler is a token that the tiny tokenizer has.
+its own. The samples are made smaller, the filler is a token that the tiny tokenizer has, and the one task
+whose files lie on a web server is left out.
 """
 
 import collections
@@ -154,7 +155,11 @@ def ran(tmp_path_factory):
 
 def test_every_measure_of_the_paper_has_a_number(ran):
     report, _, said = ran
-    measured = {each["metric"] for each in report["results"] if each["status"] == "measured"}
+    measured = {
+        each["metric"]
+        for each in report["results"]
+        if (each["status"], each["checkpoint"], each["slice"]) == ("measured", "v5_32k", {})
+    }
     assert measured >= {
         "reconstruction.normalized_mse",
         "downstream.delta_ce_nats",

@@ -3,12 +3,14 @@
 import dataclasses
 
 import numpy as np
+import polars as pl
 import pytest
 from browser_visits import Visit, running_browser
 from compared_runs import TASKS, write
 from report_examples import HOSTILE
 from scipy import stats
 
+from autointerp.errors import RunStoreError
 from autointerp.reporting.difference_document import difference_document
 from autointerp.reporting.difference_files import differences_text
 from autointerp.reporting.difference_tasks import task_lines, tasks_section
@@ -77,6 +79,17 @@ def test_json_has_every_task_with_both_numbers(found):
     rows = differences_json(found)["tasks"]
     assert [row["slice"]["task"] for row in rows] == [each.slice["task"] for each in found.tasks]
     assert {row["finding"] for row in rows} == {"worse", "better", "cannot tell", "undefined"}
+
+
+@pytest.mark.parametrize("damaged", ["{", "[1]", "3"])
+def test_a_slice_that_is_none_is_refused_in_one_line(tmp_path, damaged):
+    runs = [write(tmp_path / name, {"sae": np.arange(9.0)}, tasks={"sae": LOSSES}) for name in "ab"]
+    file = runs[0] / "observations" / "all.parquet"
+    rows = pl.read_parquet(file)
+    at_a_task = pl.col("slice") != "{}"
+    rows.with_columns(slice=pl.when(at_a_task).then(pl.lit(damaged)).otherwise("slice")).write_parquet(file)
+    with pytest.raises(RunStoreError, match="holds a slice that is none"):
+        compare_runs(*runs)
 
 
 def test_without_tasks_nothing_is_said(found):
