@@ -1,7 +1,6 @@
 """Reads rows of data sets through the optional package `datasets`, or from a file that the user put there."""
 
 import csv
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,12 @@ from typing import Any, Protocol, runtime_checkable
 
 from autointerp.errors import CorpusError
 from autointerp.probing.task_files import RowSource
-from autointerp.sampling.corpora.hub_datasets import stream_split
+from autointerp.sampling.corpora.hub_datasets import (
+    commit_of,
+    require_datasets,
+    stream_split,
+    unreadable,
+)
 from autointerp.sampling.corpora.local_files import LARGEST_DOCUMENT_BYTES
 from autointerp.sampling.corpus import open_corpus
 
@@ -19,7 +23,6 @@ _LOADERS = ("json", "csv", "parquet", "text")
 """What `datasets` reads files of anywhere with; of those no commit is known."""
 _LIBRARY = "stdlib"
 _BY_HAND = "by-hand"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _PASSAGE_CHARACTERS = 400
 _LARGEST_FIELD = 2**20
 
@@ -57,16 +60,14 @@ class InstalledDatasets:
         Raises:
             CorpusError: the hub cannot be asked.
         """
-        asked = source.revision
-        if source.dataset in (*_LOADERS, _LIBRARY, _BY_HAND) or (asked and _COMMIT.fullmatch(asked)):
-            return asked or ""
-        _require_package(source)
-        from huggingface_hub import HfApi
-
+        if source.dataset in (*_LOADERS, _LIBRARY, _BY_HAND):
+            return source.revision or ""
         try:
-            return HfApi().dataset_info(source.dataset, revision=asked, timeout=20).sha or ""
-        except Exception as error:  # no network, offline, no such data set, ...
-            raise _unreadable(source, error) from error
+            return commit_of(source.dataset, source.revision)
+        except CorpusError:
+            raise
+        except Exception as error:  # no network, no such data set, ...
+            raise unreadable(error, where=source.dataset) from error
 
     def rows(self, source: RowSource, revision: str) -> Iterator[Mapping[str, Any]]:
         """As `HubReader` says.
@@ -82,35 +83,15 @@ class InstalledDatasets:
             yield from _hub_rows(source, revision)
 
 
-def _require_package(source: RowSource) -> None:
-    try:
-        import datasets  # noqa: F401
-    except ImportError as error:
-        raise CorpusError(
-            "the package `datasets` is not installed",
-            where=source.dataset,
-            remedy="pip install 'autointerp-suite[datasets]'",
-        ) from error
-
-
 def _hub_rows(source: RowSource, revision: str) -> Iterator[Mapping[str, Any]]:
-    _require_package(source)
+    require_datasets(where=source.dataset)
     options: dict[str, Any] = {} if source.data_files is None else {"data_files": source.data_files}
     try:
         yield from stream_split(
             source.dataset, source.config, split=source.split, revision=revision, **options
         )
     except Exception as error:  # of whatever packages `datasets` uses: the task is skipped with the reason
-        raise _unreadable(source, error) from error
-
-
-def _unreadable(source: RowSource, error: Exception) -> CorpusError:
-    reason = str(error).strip().splitlines()
-    return CorpusError(
-        f"the data set cannot be read ({reason[0][:200] if reason else type(error).__name__})",
-        where=source.dataset,
-        remedy="check the connection, and the data set's name, configuration and split",
-    )
+        raise unreadable(error, where=source.dataset) from error
 
 
 def _library_passages() -> Iterator[Mapping[str, Any]]:

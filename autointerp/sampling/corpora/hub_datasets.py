@@ -11,10 +11,47 @@ from typing import Any
 from autointerp.errors import CorpusError
 from autointerp.sampling.corpora.local_files import refuse_huge
 
-__all__ = ["HubDataset", "stream_split"]
+__all__ = ["HubDataset", "commit_of", "require_datasets", "stream_split", "unreadable"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PATIENCE_SECONDS = 20
+
+
+def require_datasets(*, where: str, remedy: str = "pip install 'autointerp-suite[datasets]'") -> None:
+    """Before the package is used.
+
+    Raises:
+        CorpusError: it is not installed.
+    """
+    try:
+        import datasets  # noqa: F401
+    except ImportError as error:
+        raise CorpusError("the package `datasets` is not installed", where=where, remedy=remedy) from error
+
+
+def commit_of(name: str, revision: str | None) -> str:
+    """The commit that a revision stands for now, or the newest; a commit stands for itself.
+
+    Raises:
+        CorpusError: the package that would read it is not installed.
+        Exception: the hub cannot be asked, or has none; of whatever packages it is asked with.
+    """
+    if revision and _COMMIT.fullmatch(revision):
+        return revision
+    require_datasets(where=name)
+    from huggingface_hub import HfApi
+
+    return HfApi().dataset_info(name, revision=revision, timeout=_PATIENCE_SECONDS).sha or ""
+
+
+def unreadable(error: Exception, *, where: str) -> CorpusError:
+    """What to say of whatever `datasets`, or a package that it uses, raised."""
+    reason = str(error).strip().splitlines()
+    return CorpusError(
+        f"the data set cannot be read ({reason[0][:200] if reason else type(error).__name__})",
+        where=where,
+        remedy="check the connection, and the data set's name, configuration and split",
+    )
 
 
 def stream_split(name: str, config: str | None, *, split: str, revision: str, **options: Any) -> Any:
@@ -68,24 +105,19 @@ class HubDataset:
         """
         if self._is_local:
             return ""
-        if self.revision and _COMMIT.fullmatch(self.revision):
-            return self.revision
         self._require_package()
         try:
-            return self._newest() or ""
+            return self._newest_or_kept()
         except Exception as error:  # of whatever packages `datasets` uses
             raise self._unreadable(error) from error
 
-    def _newest(self) -> str | None:
-        from huggingface_hub import HfApi
-
+    def _newest_or_kept(self) -> str:
         try:
-            found = HfApi().dataset_info(self.path, revision=self.revision, timeout=_PATIENCE_SECONDS)
+            return commit_of(self.path, self.revision)
         except Exception:  # no network, no such data set, ...
             if self.revision:
                 raise  # nobody knows which commit it stands for
-            return _opened(self.path, self.config, revision="").hash  # what was kept here, if anything
-        return found.sha
+            return _opened(self.path, self.config, revision="").hash or ""
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Name (split and row) and text of every document; null counts as empty.
@@ -116,14 +148,8 @@ class HubDataset:
         return load_dataset(self.path, self.config, split=self.split, revision=self.revision, streaming=True)
 
     def _require_package(self) -> None:
-        try:
-            import datasets  # noqa: F401
-        except ImportError as error:
-            raise CorpusError(
-                "the package `datasets` is not installed",
-                where=f"corpus {self.path}",
-                remedy="pip install 'autointerp-suite[datasets]', or use text, JSON lines or Parquet files",
-            ) from error
+        remedy = "pip install 'autointerp-suite[datasets]', or use text, JSON lines or Parquet files"
+        require_datasets(where=f"corpus {self.path}", remedy=remedy)
 
     def _text(self, row: dict[str, Any], number: int) -> str:
         where = f"{self.name}:{number}"
@@ -143,9 +169,4 @@ class HubDataset:
         return refuse_huge(text, where=where)
 
     def _unreadable(self, error: Exception) -> CorpusError:
-        reason = str(error).strip().splitlines()
-        return CorpusError(
-            f"the data set cannot be read ({reason[0][:200] if reason else type(error).__name__})",
-            where=f"corpus {self.name}",
-            remedy="check its name, configuration, split and the connection",
-        )
+        return unreadable(error, where=f"corpus {self.name}")
