@@ -5,6 +5,13 @@ from typing import Any
 
 from autointerp.records import Comparison, Measured, MetricDefinition
 from autointerp.reporting import numbers
+from autointerp.reporting.difference_cells import (
+    TONES,
+    detectable_cell,
+    difference_cell,
+    finding_cell,
+    p_cell,
+)
 from autointerp.reporting.difference_latents import latents_sections
 from autointerp.reporting.difference_tasks import tasks_section
 from autointerp.reporting.latent_browser_packing import shown_text
@@ -19,13 +26,11 @@ from autointerp.reporting.parts import (
     Row,
     Section,
     Table,
-    Tone,
 )
 from autointerp.reporting.run_differences import (
     ADJUSTMENT,
     RunDifferences,
     detectable,
-    difference_cell,
     finding,
     pair_of,
     pair_words,
@@ -40,7 +45,6 @@ _WIDEST_SCALE = 6.0
 """In detectable differences, on either side of none; what is beyond is drawn at the edge."""
 _HASH_DIGITS = 12
 _FINDINGS = ("better", "worse", "differs", "equal", "cannot tell")
-_TONES: dict[str, Tone] = {"better": "good", "worse": "bad"}
 _COLUMNS = (
     Column("Checkpoint"),
     Column("Metric"),
@@ -119,7 +123,7 @@ def _findings_section(found: RunDifferences) -> Section:
         if len(told) > len(lines):
             lines.append(f"And {len(told) - len(lines)} more, in the table.")
         if lines:
-            parts.append(Callout(word.capitalize(), tuple(lines), _TONES.get(word, "neutral")))
+            parts.append(Callout(word.capitalize(), tuple(lines), TONES.get(word, "neutral")))
     lead = (
         "A minus B. A difference counts where its p-value, adjusted over all rows (Benjamini and Hochberg), "
         f"is at most {1 - found.level:.2g}. “Cannot tell” is not “no difference”: see what was detectable."
@@ -184,14 +188,14 @@ def _row_cells(
     return (
         Cell(shown_text(pair_words(each)), sort=each.checkpoint),
         Cell(definition.title, sort=definition.title, detail=definition.unit, hint=each.metric),
-        Cell("", sort=word, badges=(Badge(word, _TONES.get(word, "neutral")),)),
+        finding_cell(word),
         measure_cell(mine),
         measure_cell(theirs),
         difference_cell(each),
         _missing() if least is None else _multiple_cell(each, least, scale),
-        _missing() if least is None else Cell(f"{least:.2g}", sort=least, kind="number"),
-        _p_cell(each.p_value),
-        _p_cell(each.adjusted_p_value),
+        detectable_cell(least),
+        p_cell(each.p_value),
+        p_cell(each.adjusted_p_value),
         _units_cell(each),
         Cell(settings, sort=settings),
     )
@@ -199,10 +203,6 @@ def _row_cells(
 
 def _missing() -> Cell:
     return Cell("—", kind="missing")
-
-
-def _p_cell(p: float | None) -> Cell:
-    return _missing() if p is None else Cell(numbers.p_value(p), sort=p, kind="number")
 
 
 def _units_cell(comparison: Comparison) -> Cell:

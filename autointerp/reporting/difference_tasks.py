@@ -4,13 +4,19 @@ from collections.abc import Sequence
 
 from autointerp.records import Comparison, Measured
 from autointerp.reporting import numbers
+from autointerp.reporting.difference_cells import (
+    TONES,
+    detectable_cell,
+    difference_cell,
+    finding_cell,
+    p_cell,
+)
 from autointerp.reporting.latent_browser_packing import shown_text
-from autointerp.reporting.parts import Badge, Callout, Cell, Column, Part, Row, Section, Table, Tone
+from autointerp.reporting.parts import Callout, Cell, Column, Part, Row, Section, Table
 from autointerp.reporting.run_differences import (
     ADJUSTMENT,
     RunDifferences,
     detectable,
-    difference_cell,
     finding,
     pair_words,
 )
@@ -20,7 +26,6 @@ __all__ = ["task_lines", "tasks_section"]
 
 _MOST_LINES = 20
 _FINDINGS = ("worse", "better", "equal", "cannot tell")
-_TONES: dict[str, Tone] = {"better": "good", "worse": "bad"}
 _COLUMNS = (
     Column("Checkpoint"),
     Column("Task"),
@@ -43,7 +48,7 @@ def tasks_section(found: RunDifferences) -> tuple[Section, ...]:
     for word in ("worse", "better"):
         lines = [_sentence(found, each) for each in measured if _word(found, each) == word]
         if lines:
-            parts.append(Callout(word.capitalize(), _first(lines), _TONES[word]))
+            parts.append(Callout(word.capitalize(), _first(lines), TONES[word]))
     rows = tuple(Row(_cells(found, each)) for each in found.tasks)
     parts.append(Table("task-differences", "A minus B, by task", _COLUMNS, rows, is_filterable=True))
     lead = (
@@ -100,16 +105,14 @@ def _sentence(found: RunDifferences, comparison: Comparison) -> str:
 def _cells(found: RunDifferences, comparison: Comparison) -> tuple[Cell, ...]:
     definition, word = found.definition(comparison), _word(found, comparison)
     mine, theirs = found.sides(comparison)
-    least, p = detectable(comparison), comparison.adjusted_p_value
-    missing = Cell("—", kind="missing")
     return (
         Cell(shown_text(pair_words(comparison)), sort=comparison.checkpoint),
         Cell(_task(comparison), sort=_task(comparison)),
         Cell(definition.title, sort=definition.title, detail=definition.unit, hint=comparison.metric),
-        Cell("", sort=word, badges=(Badge(word, _TONES.get(word, "neutral")),)),
+        finding_cell(word),
         measure_cell(mine),
         measure_cell(theirs),
         difference_cell(comparison),
-        missing if least is None else Cell(f"{least:.2g}", sort=least, kind="number"),
-        missing if p is None else Cell(numbers.p_value(p), sort=p, kind="number"),
+        detectable_cell(detectable(comparison)),
+        p_cell(comparison.adjusted_p_value),
     )

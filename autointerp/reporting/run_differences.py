@@ -26,19 +26,17 @@ from autointerp.records import (
     Outcome,
 )
 from autointerp.report_keys import judges_of, slice_key
-from autointerp.reporting import numbers
+from autointerp.reporting.difference_cells import detectable_cell, difference_cell, p_cell
 from autointerp.reporting.json_file import read_report
 from autointerp.reporting.markdown_file import escaped
 from autointerp.reporting.outcome_fields import outcome_fields
 from autointerp.reporting.parts import Cell, Column, Row, Table
-from autointerp.reporting.summary import measure_cell
 
 __all__ = [
     "ADJUSTMENT",
     "RunDifferences",
     "compare_runs",
     "detectable",
-    "difference_cell",
     "differences_json",
     "differences_markdown",
     "differences_table",
@@ -247,21 +245,17 @@ def detectable(comparison: Comparison) -> float | None:
 
 def differences_table(found: RunDifferences) -> Table:
     """All rows, as a table of a report."""
-    titles = {definition.name: definition for definition in found.definitions}
     rows = []
     for each in found.comparisons:
-        definition = titles[each.metric]
-        least = detectable(each)
+        definition = found.definition(each)
         rows.append(
             Row(
                 (
                     Cell(pair_words(each), sort=each.checkpoint),
                     Cell(definition.title, sort=definition.title, detail=definition.unit, hint=each.metric),
                     difference_cell(each),
-                    _p_value(each),
-                    Cell("—", kind="missing")
-                    if least is None
-                    else Cell(f"{least:.2g}", sort=least, kind="number"),
+                    p_cell(each.adjusted_p_value),
+                    detectable_cell(detectable(each)),
                     Cell(finding(each, definition, level=found.level)),
                 )
             )
@@ -278,27 +272,6 @@ def pair_words(comparison: Comparison) -> str:
     """The common name, or `one − other`."""
     one, other = pair_of(comparison)
     return one if one == other else f"{one} − {other}"
-
-
-def difference_cell(comparison: Comparison) -> Cell:
-    """The difference over its interval, or why there is none."""
-    if not isinstance(comparison.outcome, Measured):
-        return measure_cell(comparison.outcome)
-    estimate = comparison.outcome.estimate
-    decimals = numbers.decimals_for(estimate.low, estimate.high)
-    interval = numbers.interval(estimate.low, estimate.high, decimals=decimals, show_sign=True)
-    return Cell(
-        numbers.signed(estimate.value, decimals),
-        sort=estimate.value,
-        kind="number",
-        detail=interval,
-        hint=f"{estimate.method}, n = {numbers.count(estimate.n)} ({estimate.sampled})",
-    )
-
-
-def _p_value(comparison: Comparison) -> Cell:
-    p = comparison.adjusted_p_value
-    return Cell("—", kind="missing") if p is None else Cell(numbers.p_value(p), sort=p, kind="number")
 
 
 def finding(comparison: Comparison, definition: MetricDefinition, *, level: float) -> str:
